@@ -1,0 +1,24 @@
+//! Judges the product: replays recorded cases of twenty qemu-img versions and says where instar differs.
+//!
+//! Data lies in `instar-testdata/` (fixtures, recordings), `ledger.toml` (known differences) and `whitelist.toml` (fields
+//! that qemu-img itself does not give deterministically). Everything that reads an image format here was written for this
+//! crate alone: an oracle that shares a parser with the code it judges proves nothing.
+
+pub mod allocation;
+pub mod case;
+pub mod digest;
+pub mod expected;
+pub mod fixture;
+pub mod folder;
+pub mod image;
+pub mod json_lines;
+pub mod judge;
+pub mod ledger;
+pub mod manifest;
+pub mod matrix;
+pub mod oracles;
+pub mod paths;
+pub mod roles;
+pub mod runner;
+pub mod text;
+pub mod whitelist;

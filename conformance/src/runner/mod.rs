@@ -1,0 +1,33 @@
+//! Runs a program on an unpacked fixture and captures everything that it did.
+
+mod process;
+mod product;
+mod qemu_img;
+
+pub use process::{RunOutput, run};
+pub use product::Product;
+pub use qemu_img::QemuImg;
+
+use crate::case::Case;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// Longer than this is a hang; the recordings used the same limit.
+pub const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// A program that claims to behave like qemu-img.
+pub trait Program: Sync {
+    /// Runs the case in `folder`.
+    fn run_case(&self, case: &Case, folder: &Path) -> io::Result<RunOutput>;
+    /// Asks for the info JSON of one file, as version `version` prints it.
+    fn info(&self, version: &str, folder: &Path, file: &str) -> io::Result<RunOutput>;
+    /// A command line that shows the same run by hand.
+    fn describe(&self, case: &Case) -> String;
+}
+
+/// The format by which the recordings opened a file: the one of its extension.
+pub fn format_of(file: &str) -> Option<&str> {
+    let (_, extension) = file.rsplit_once('.')?;
+    (extension != "data").then_some(extension)
+}

@@ -1,0 +1,78 @@
+//! The built `instar` binary: from INSTAR_BIN, or built by cargo once a test run.
+
+use super::{Program, RunOutput, TIME_LIMIT, format_of, run};
+use crate::case::Case;
+use crate::paths;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The product as a black box.
+#[derive(Clone, Debug)]
+pub struct Product {
+    binary: PathBuf,
+}
+
+impl Product {
+    /// Takes the binary of INSTAR_BIN or builds it in the same profile as this test.
+    pub fn find() -> Result<Self, String> {
+        if let Some(path) = std::env::var_os("INSTAR_BIN") {
+            let binary = PathBuf::from(path).canonicalize().map_err(|e| format!("INSTAR_BIN: {e}"))?;
+            return Ok(Self { binary });
+        }
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(paths::root());
+        command.args(["build", "--quiet", "--package", "instar", "--bin", "instar", "--message-format", "json"]);
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        let output = command.output().map_err(|e| format!("cargo build: {e}"))?;
+        if !output.status.success() {
+            return Err(format!("cargo build -p instar failed:\n{}", String::from_utf8_lossy(&output.stderr)));
+        }
+        let binary = String::from_utf8_lossy(&output.stdout).lines().rev().find_map(executable);
+        binary.map(|binary| Self { binary }).ok_or_else(|| "cargo build -p instar named no executable".into())
+    }
+
+    /// Path of the binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.binary);
+        // qemu-img follows every name that an image records; the private folder is all that a fixture can mean.
+        command.arg0("instar").current_dir(folder).env("INSTAR_ALLOW_DIRS", folder).env("LC_ALL", "C");
+        command
+    }
+}
+
+/// The executable that a line of cargo's JSON messages names.
+fn executable(line: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    if message.pointer("/target/name")? != "instar" {
+        return None;
+    }
+    Some(PathBuf::from(message.get("executable")?.as_str()?))
+}
+
+impl Program for Product {
+    fn run_case(&self, case: &Case, folder: &Path) -> io::Result<RunOutput> {
+        run(self.command(folder).arg(case.op.word()).args(&case.argv), TIME_LIMIT)
+    }
+
+    fn info(&self, version: &str, folder: &Path, file: &str) -> io::Result<RunOutput> {
+        let mut command = self.command(folder);
+        command.args(["info", "--qemu-version", version, "--output=json"]);
+        if let Some(format) = format_of(file) {
+            command.args(["-f", format]);
+        }
+        run(command.arg(file), TIME_LIMIT)
+    }
+
+    fn describe(&self, case: &Case) -> String {
+        format!("cargo test -p conformance --test {}_baseline_matrix -- --exact {}", case.op.word(), case.name)
+    }
+}

@@ -1,0 +1,7 @@
+//! Every recorded `rebase` case, judged for every recorded version of qemu-img.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    conformance::matrix::product(conformance::case::Operation::Rebase)
+}

@@ -1,0 +1,43 @@
+//! The data that stands in the tree: complete, unchanged, and derived as it says.
+
+use conformance::case::{self, Operation};
+use conformance::ledger::Ledger;
+use conformance::{expected, fixture, manifest, paths};
+use std::collections::BTreeSet;
+
+#[test]
+fn manifest_names_every_file_with_its_digest() {
+    let written = std::fs::read_to_string(paths::testdata().join("MANIFEST")).expect("MANIFEST can be read");
+    let now = manifest::render().expect("testdata can be read");
+    let (written, now): (BTreeSet<&str>, BTreeSet<&str>) = (written.lines().collect(), now.lines().collect());
+    let stale: Vec<_> = written.symmetric_difference(&now).collect();
+    assert!(stale.is_empty(), "MANIFEST and files disagree: {stale:#?}");
+}
+
+#[test]
+fn regenerating_expected_outputs_gives_the_same_bytes() {
+    let root = paths::testdata().join("expected-outputs");
+    let generated = expected::generate().expect("recordings can be read");
+    let found = fixture::list_files(&root).expect("expected-outputs can be read");
+    let found: BTreeSet<String> =
+        found.iter().map(|p| p.strip_prefix(&root).expect("below it").to_string_lossy().into_owned()).collect();
+    assert_eq!(generated.keys().cloned().collect::<BTreeSet<_>>(), found, "the lists of files differ");
+    for (name, bytes) in generated {
+        assert!(std::fs::read(root.join(&name)).expect("listed above") == bytes, "{name} differs");
+    }
+}
+
+#[test]
+fn recordings_are_complete() {
+    let commit = case::load_all(Operation::Commit).expect("recordings can be read");
+    let rebase = case::load_all(Operation::Rebase).expect("recordings can be read");
+    assert_eq!((commit.len() + rebase.len(), case::versions().expect("VERSIONS").len()), (291, 20));
+}
+
+#[test]
+fn ledger_names_only_cases_that_exist() {
+    let mut cases = case::load_all(Operation::Commit).expect("recordings can be read");
+    cases.extend(case::load_all(Operation::Rebase).expect("recordings can be read"));
+    let idle = Ledger::load().expect("ledger.toml").idle_patterns(&cases);
+    assert!(idle.is_empty(), "ledger.toml names no case with {idle:?}");
+}

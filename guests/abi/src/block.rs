@@ -1,0 +1,158 @@
+//! Requests to a block device. The standard ones are virtio-blk's; the vendor ones count in bytes, answer with an error
+//! number, and copy between devices without the data entering the guest.
+//!
+//! Every request is a chain of descriptors: a header that the device reads; what the request needs; and last an answer that
+//! the device writes, one byte for a standard request, a [`Completion`] for a vendor request.
+
+/// Length of a virtio-blk sector in bytes.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// Request numbers.
+pub mod kind {
+    /// virtio-blk: read sectors.
+    pub const IN: u32 = 0;
+    /// virtio-blk: write sectors.
+    pub const OUT: u32 = 1;
+    /// virtio-blk: make everything durable; a barrier within a batch.
+    pub const FLUSH: u32 = 4;
+    /// virtio-blk: give sectors back.
+    pub const DISCARD: u32 = 11;
+    /// virtio-blk: make sectors read as zeros.
+    pub const WRITE_ZEROES: u32 = 13;
+
+    /// Vendor: read bytes into the descriptors between header and answer.
+    pub const READ_BYTES: u32 = 0x8000_0001;
+    /// Vendor: write the bytes of the descriptors between header and answer.
+    pub const WRITE_BYTES: u32 = 0x8000_0002;
+    /// Vendor: copy to this device; the descriptors between header and answer hold [`super::CopyRecord`]s.
+    pub const COPY: u32 = 0x8000_0003;
+    /// Vendor: make a byte range read as zeros.
+    pub const WRITE_ZEROES_BYTES: u32 = 0x8000_0004;
+    /// Vendor: give a byte range back.
+    pub const DISCARD_BYTES: u32 = 0x8000_0005;
+    /// Vendor: set the device's length; a barrier within a batch.
+    pub const RESIZE: u32 = 0x8000_0006;
+    /// Vendor: compare this device with others; behind the header stand [`super::CompareRecord`]s, before the answer room
+    /// for one byte a record, which becomes 0 where the bytes are equal and 1 where they differ.
+    pub const COMPARE: u32 = 0x8000_0007;
+    /// Vendor: make everything durable; a barrier within a batch.
+    pub const SYNC: u32 = 0x8000_0008;
+    /// Bit that vendor requests have in common.
+    pub const VENDOR_BIT: u32 = 0x8000_0000;
+}
+
+/// `VendorHeader::flags`, and the flags of virtio-blk's own WRITE_ZEROES ranges.
+pub mod request_flag {
+    /// WRITE_ZEROES may give the space back.
+    pub const MAY_UNMAP: u32 = 1;
+}
+
+/// Status of a request, the first (or only) byte of its answer.
+pub mod status {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// Failed.
+    pub const IO_ERROR: u8 = 1;
+    /// The device does not know the request.
+    pub const UNSUPPORTED: u8 = 2;
+    /// What the driver puts there before the request is sent.
+    pub const PENDING: u8 = 0xff;
+}
+
+/// The most records in one COPY or COMPARE list.
+pub const MAX_RECORDS: u32 = 4096;
+/// The most data bytes in one read or write request.
+pub const MAX_DATA_BYTES: u64 = 16 << 20;
+/// The most ranges in one of virtio-blk's DISCARD or WRITE_ZEROES requests.
+pub const MAX_STANDARD_RANGES: u32 = 64;
+/// The most sectors in one range of virtio-blk's DISCARD and WRITE_ZEROES requests.
+pub const MAX_STANDARD_SECTORS: u32 = 1 << 30;
+
+wire_struct! {
+    /// Header of a standard request (virtio 1.2, section 5.2.6).
+    pub struct StandardHeader {
+        /// One of [`kind`].
+        pub kind: u32,
+        /// Ignored.
+        pub reserved: u32,
+        /// First sector, for IN and OUT.
+        pub sector: u64,
+    }
+}
+
+wire_struct! {
+    /// One range of a standard DISCARD or WRITE_ZEROES request.
+    pub struct StandardRange {
+        /// First sector.
+        pub sector: u64,
+        /// Number of sectors.
+        pub sector_count: u32,
+        /// Bits of [`request_flag`].
+        pub flags: u32,
+    }
+}
+
+wire_struct! {
+    /// Header of a vendor request.
+    pub struct VendorHeader {
+        /// One of [`kind`], with [`kind::VENDOR_BIT`].
+        pub kind: u32,
+        /// Bits of [`request_flag`].
+        pub flags: u32,
+        /// First byte (RESIZE: the new length; COPY, COMPARE and SYNC: zero).
+        pub offset_bytes: u64,
+        /// Number of bytes (COPY, COMPARE, RESIZE and SYNC: zero).
+        pub length_bytes: u64,
+        /// Number of records in the list (COPY, COMPARE); zero for all others.
+        pub record_count: u32,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}
+
+wire_struct! {
+    /// One piece of a COPY: the source may be the target itself if the two ranges do not overlap. What lies beyond the
+    /// source's end reads as zeros.
+    pub struct CopyRecord {
+        /// First byte to write, on this device.
+        pub target_offset_bytes: u64,
+        /// First byte to read.
+        pub source_offset_bytes: u64,
+        /// Number of bytes.
+        pub length_bytes: u64,
+        /// Number of the device to read.
+        pub source_device: u32,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}
+
+wire_struct! {
+    /// One piece of a COMPARE. What lies beyond an end reads as zeros.
+    pub struct CompareRecord {
+        /// First byte, on this device.
+        pub own_offset_bytes: u64,
+        /// First byte, on the other device.
+        pub other_offset_bytes: u64,
+        /// Number of bytes.
+        pub length_bytes: u64,
+        /// Number of the other device.
+        pub other_device: u32,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}
+
+wire_struct! {
+    /// Answer to a vendor request.
+    pub struct Completion {
+        /// One of [`status`].
+        pub status: u32,
+        /// The host's error number where the status says so.
+        pub errno: i32,
+        /// Which record of the list failed (COPY, COMPARE); otherwise zero.
+        pub record: u32,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}

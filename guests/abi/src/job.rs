@@ -1,0 +1,128 @@
+//! What the host asks of a guest program: one job in a fixed place of guest memory, written before the guest starts.
+
+/// `JobHeader::magic`: "INSTARJB" in ASCII.
+pub const JOB_MAGIC: u64 = u64::from_le_bytes(*b"INSTARJB");
+/// Version of this contract; host and guest are built together and must agree exactly.
+pub const ABI_VERSION: u32 = 1;
+/// The most devices one job can have.
+pub const MAX_DEVICES: usize = 256;
+/// The longest string (backing name, new backing name) in bytes; the qcow2 format's own limit is 1023.
+pub const MAX_NAME_BYTES: usize = 1024;
+
+/// What a guest program has to do.
+pub mod operation {
+    /// Read one image's metadata.
+    pub const INFO: u32 = 1;
+    /// Merge the layers above a base into the base.
+    pub const COMMIT: u32 = 2;
+    /// Change what an overlay is based on.
+    pub const REBASE: u32 = 3;
+}
+
+/// Image formats as numbers.
+pub mod format {
+    /// Not said: the guest probes.
+    pub const PROBE: u32 = 0;
+    /// A file whose bytes are the guest's bytes.
+    pub const RAW: u32 = 1;
+    /// qcow2, versions 2 and 3.
+    pub const QCOW2: u32 = 2;
+    /// VMware disk, all subformats.
+    pub const VMDK: u32 = 3;
+    /// VirtualBox disk.
+    pub const VDI: u32 = 4;
+    /// Hyper-V disk.
+    pub const VHDX: u32 = 5;
+    /// Virtual PC disk.
+    pub const VPC: u32 = 6;
+    /// QEMU enhanced disk.
+    pub const QED: u32 = 7;
+    /// Parallels disk.
+    pub const PARALLELS: u32 = 8;
+    /// qcow version 1.
+    pub const QCOW: u32 = 9;
+    /// LUKS volume.
+    pub const LUKS: u32 = 10;
+    /// A format that is recognised but has no number of its own here (bochs, cloop).
+    pub const OTHER: u32 = 11;
+}
+
+/// What a device holds.
+pub mod role {
+    /// The image file of a layer.
+    pub const IMAGE: u32 = 1;
+    /// The external data file of a layer (qcow2), or an extent file (vmdk).
+    pub const DATA: u32 = 2;
+}
+
+/// `DeviceEntry::flags`.
+pub mod device_flag {
+    /// The job may write to this device.
+    pub const WRITABLE: u32 = 1;
+}
+
+/// `CommitJob::flags`.
+pub mod commit_flag {
+    /// Empty the overlay once the base is durable.
+    pub const EMPTY_OVERLAY: u32 = 1;
+    /// The base's format was found by probing, not recorded and not given.
+    pub const BASE_FORMAT_PROBED: u32 = 2;
+}
+
+wire_struct! {
+    /// First bytes of every job.
+    pub struct JobHeader {
+        /// [`JOB_MAGIC`].
+        pub magic: u64,
+        /// [`ABI_VERSION`].
+        pub abi_version: u32,
+        /// One of [`operation`].
+        pub operation: u32,
+        /// Number of entries in the device table, at most [`MAX_DEVICES`].
+        pub device_count: u32,
+        /// Number of layers: layer 0 is the image named on the command line, each next one its backing image.
+        pub layer_count: u32,
+    }
+}
+
+wire_struct! {
+    /// One row of the device table; its index is the device's number.
+    pub struct DeviceEntry {
+        /// One of [`role`].
+        pub role: u32,
+        /// Which layer the device belongs to.
+        pub layer: u32,
+        /// Index among the layer's data devices; 0 for its image file.
+        pub index: u32,
+        /// One of [`format`], for an image file: the format recorded or given, or [`format::PROBE`].
+        pub format: u32,
+        /// Bits of [`device_flag`].
+        pub flags: u32,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}
+
+wire_struct! {
+    /// The part of a job that only commit has.
+    pub struct CommitJob {
+        /// The layer to merge into; every layer above it is merged.
+        pub base_layer: u32,
+        /// Bits of [`commit_flag`].
+        pub flags: u32,
+    }
+}
+
+wire_struct! {
+    /// The part of a job that only rebase has.
+    pub struct RebaseJob {
+        /// Bits of the rebase flags: reserved until the planner lands, always zero.
+        pub flags: u32,
+        /// Length of the new backing name in bytes; 0 detaches.
+        pub name_length_bytes: u32,
+        /// The new backing name, padded with zeros.
+        pub name: [u8; MAX_NAME_BYTES],
+        /// The new backing format name, padded with zeros; empty for none.
+        pub format_name: [u8; 16],
+    }
+}

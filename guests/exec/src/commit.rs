@@ -1,0 +1,118 @@
+//! Commit: what the layers above a base hold goes into the base; then the overlay may forget it.
+
+use alloc::boxed::Box;
+
+use instar_abi::job::{CommitJob, commit_flag};
+use instar_abi::report::{CommitReport, error_kind};
+use instar_plan::extent::{Extent, Source};
+
+use crate::job::Job;
+use crate::layer::{Layer, Result, map_stack};
+use crate::open::{open_emptier, open_layers, open_target};
+use crate::report::{self, Failure};
+use crate::storage::Storage;
+
+/// Does the commit that `job` asks for, and reports. See [`crate::job`] and [`crate::report`] for the layouts.
+pub fn run(job: &[u8], storage: &mut dyn Storage, report: &mut [u8]) {
+    match commit(job, storage) {
+        Ok(result) => report::done(report, &result, &[]),
+        Err(failure) => report::failed(report, &failure),
+    }
+}
+
+fn commit(job: &[u8], storage: &mut dyn Storage) -> Result<CommitReport> {
+    let job = Job::parse(job)?;
+    let part: CommitJob = job.operation_part()?;
+    if part.base_layer == 0 || part.base_layer >= job.layer_count {
+        return Err(Failure::new(error_kind::INTERNAL, 0, "the job names a base that it does not have"));
+    }
+    let mut above = open_layers(storage, &job, 0..part.base_layer)?;
+    let mut below = open_layers(storage, &job, part.base_layer + 1..job.layer_count)?;
+    let empties = part.flags & commit_flag::EMPTY_OVERLAY != 0 && part.base_layer == 1;
+    let emptier = if empties { open_emptier(storage, &job)? } else { None };
+    let mut target = open_target(storage, &job, part.base_layer)?;
+
+    // Everything is read once before anything is written, so that broken tables are found while nothing has changed.
+    let window_bytes = target.window_bytes();
+    let mut tally = CommitReport { clusters_committed: 0, bytes_committed: 0, overlay_clusters_cleared: 0 };
+    let cluster_size_bytes = above[0].cluster_size_bytes();
+    let mut has_zeros = false;
+    for_each_window(&mut above, storage, window_bytes, |storage, sources| {
+        target.announce(storage, sources)?;
+        count(&mut tally, sources, cluster_size_bytes);
+        has_zeros |= sources.iter().any(|extent| extent.source == Source::Zero);
+        Ok(())
+    })?;
+    let total_bytes = tally.bytes_committed;
+    storage.progress(0, total_bytes);
+    target.grow(storage, &mut below, above[0].size_bytes())?;
+    target.announced(storage)?;
+    if has_zeros {
+        for_each_window(&mut above, storage, window_bytes, |storage, sources| {
+            target.vacate(storage, sources)?;
+            if target.is_under_pressure() { target.make_visible(storage) } else { Ok(()) }
+        })?;
+        target.make_visible(storage)?;
+    }
+    let mut done_bytes = 0;
+    for_each_window(&mut above, storage, window_bytes, |storage, sources| {
+        target.put(storage, &mut below, sources)?;
+        if target.is_under_pressure() {
+            target.make_visible(storage)?;
+        }
+        done_bytes += present(sources).map(|extent| extent.length_bytes).sum::<u64>();
+        storage.progress(done_bytes, total_bytes);
+        Ok(())
+    })?;
+    target.make_visible(storage)?;
+    if let Some(emptier) = emptier {
+        emptier.empty(storage)?;
+        tally.overlay_clusters_cleared = tally.clusters_committed;
+    }
+    Ok(tally)
+}
+
+/// Calls `act` with what the layers hold together in each aligned window that holds anything.
+fn for_each_window(
+    layers: &mut [Box<dyn Layer>],
+    storage: &mut dyn Storage,
+    window_bytes: u64,
+    mut act: impl FnMut(&mut dyn Storage, &[Extent]) -> Result<()>,
+) -> Result<()> {
+    let size_bytes = layers[0].size_bytes();
+    let mut start = 0;
+    loop {
+        start = layers.iter().map(|layer| next_mapped(layer.as_ref(), start, size_bytes)).min().unwrap_or(u64::MAX);
+        if start >= size_bytes {
+            return Ok(());
+        }
+        let end = (start / window_bytes * window_bytes).saturating_add(window_bytes).min(size_bytes);
+        let sources = map_stack(layers, storage, start, end)?;
+        if present(&sources).next().is_some() {
+            act(storage, &sources)?;
+        }
+        start = end;
+    }
+}
+
+/// As [`Layer::next_mapped`], with the zeros that a layer shorter than `size_bytes` shows beyond its end.
+fn next_mapped(layer: &dyn Layer, from: u64, size_bytes: u64) -> u64 {
+    let inside = if from < layer.size_bytes() { layer.next_mapped(from) } else { u64::MAX };
+    let beyond = if layer.size_bytes() < size_bytes { from.max(layer.size_bytes()) } else { u64::MAX };
+    inside.min(beyond)
+}
+
+fn present(extents: &[Extent]) -> impl Iterator<Item = &Extent> {
+    extents.iter().filter(|extent| extent.source != Source::Absent)
+}
+
+/// Adds a window's extents to the tally; a cluster that several extents share counts once.
+fn count(tally: &mut CommitReport, sources: &[Extent], cluster_size_bytes: u64) {
+    let mut counted = 0;
+    for extent in present(sources) {
+        let first = (extent.guest_offset / cluster_size_bytes).max(counted);
+        counted = extent.end().div_ceil(cluster_size_bytes).max(counted);
+        tally.clusters_committed += counted - first;
+        tally.bytes_committed += extent.length_bytes;
+    }
+}

@@ -1,0 +1,21 @@
+//! Carries plans out: reads and writes images through [`Storage`], which is a virtio driver in the sandbox, a memory disk
+//! in tests and a recording disk in the crash harness. Knows nothing of files, names or the host.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod commit;
+pub mod info;
+pub mod job;
+pub mod layer;
+pub mod memory;
+pub mod open;
+pub mod qcow2;
+pub mod raw;
+pub mod report;
+pub mod storage;
+pub mod target;
+pub mod transfer;
+pub mod unpack;
+
+pub use storage::{CopySegment, DeviceId, Operation, Storage, StorageError};

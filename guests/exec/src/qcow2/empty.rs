@@ -1,0 +1,127 @@
+//! Empties an overlay once its base holds everything it held.
+//!
+//! At every moment the overlay shows what it showed: its own clusters until its L1 table is gone, the base from then on.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use instar_formats::qcow2::entry::L2Entry;
+use instar_formats::qcow2::{CryptMethod, feature, refcount};
+use instar_plan::empty::{EmptyLayout, plan_empty_qcow2};
+
+use super::image::Image;
+use super::target::Qcow2Target;
+use crate::layer::Result;
+use crate::report::Failure;
+use crate::storage::Storage;
+use crate::target::Target;
+use crate::transfer::{read_vec, to_index};
+
+/// Header bytes from the L1 table's offset to the end of the feature bits, rewritten together: they lie in one sector.
+const FIELDS_START: usize = 40;
+const FIELDS_END: usize = 96;
+
+/// How an overlay is going to be emptied. Made before anything is written, so that an overlay that cannot be emptied is
+/// noticed in time.
+pub struct Emptier(Method);
+
+enum Method {
+    /// The image becomes header, refcount table, refcount block and an empty L1 table.
+    Rebuild(Image, EmptyLayout),
+    /// Every cluster is given up, and everything else stays where it is.
+    Discard(Box<Qcow2Target>),
+}
+
+impl Emptier {
+    /// Decides how `image` is emptied, and checks that it can be.
+    ///
+    /// # Errors
+    /// If the image has to be emptied cluster by cluster and its metadata contradicts itself.
+    pub fn new(storage: &mut dyn Storage, image: Image) -> Result<Self> {
+        let header = &image.header;
+        let holds_more = header.snapshot_count != 0
+            || header.extensions.bitmaps.is_some()
+            || header.crypt_method == CryptMethod::Luks
+            || header.has_external_data_file();
+        match plan_empty_qcow2(&image.geometry, header.l1_offset, header.l1_entries, holds_more) {
+            Some(layout) => Ok(Self(Method::Rebuild(image, layout))),
+            None => Ok(Self(Method::Discard(Box::new(Qcow2Target::new(storage, image, true)?)))),
+        }
+    }
+
+    /// Empties the overlay. The base must be durable.
+    ///
+    /// # Errors
+    /// If a device refuses.
+    pub fn empty(self, storage: &mut dyn Storage) -> Result<()> {
+        match self.0 {
+            Method::Rebuild(image, layout) => rebuild(storage, &image, &layout),
+            Method::Discard(mut target) => target.discard_all(storage),
+        }
+    }
+}
+
+fn rebuild(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Result<()> {
+    let (layer, device, size) = (image.layer, image.device, image.geometry.cluster_size_bytes());
+    let failure = |error| Failure::storage(layer, error);
+    let mut fields = read_vec(storage, layer, device, 0, FIELDS_END as u64)?.split_off(FIELDS_START);
+    let put = |fields: &mut Vec<u8>, offset: usize, bytes: &[u8]| {
+        fields[offset - FIELDS_START..][..bytes.len()].copy_from_slice(bytes);
+    };
+
+    // From here on the refcounts mean nothing, and the table that says what the overlay holds is empty.
+    let dirty = image.header.incompatible_features | feature::DIRTY;
+    storage.write(device, 72, &dirty.to_be_bytes()).map_err(failure)?;
+    let l1_bytes = u64::from(image.header.l1_entries) * 8;
+    storage.write(device, image.header.l1_offset, &vec![0; to_index(l1_bytes)]).map_err(failure)?;
+    storage.flush(device).map_err(failure)?;
+
+    put(&mut fields, 40, &layout.l1_offset.to_be_bytes());
+    put(&mut fields, 48, &layout.refcount_table_offset.to_be_bytes());
+    put(&mut fields, 56, &1u32.to_be_bytes());
+    if layout.l1_is_in_the_way {
+        // The header must not name an L1 table that is about to become a refcount table.
+        storage.write_zeroes(device, size, layout.length_bytes - size, false).map_err(failure)?;
+        storage.flush(device).map_err(failure)?;
+        put(&mut fields, 72, &dirty.to_be_bytes());
+        storage.write(device, FIELDS_START as u64, &fields).map_err(failure)?;
+        storage.flush(device).map_err(failure)?;
+    }
+
+    let mut tables = vec![0; to_index(layout.length_bytes - size)];
+    tables[..8].copy_from_slice(&layout.refcount_block_offset.to_be_bytes());
+    let block = &mut tables[to_index(layout.refcount_block_offset - size)..];
+    for cluster in 0..to_index(layout.clusters) {
+        refcount::write(block, image.geometry.refcount_order, cluster, 1);
+    }
+    storage.write(device, size, &tables).map_err(failure)?;
+    storage.flush(device).map_err(failure)?;
+
+    put(&mut fields, 72, &(dirty & !feature::DIRTY).to_be_bytes());
+    put(&mut fields, 88, &(image.header.autoclear_features & feature::KNOWN_AUTOCLEAR).to_be_bytes());
+    storage.write(device, FIELDS_START as u64, &fields).map_err(failure)?;
+    storage.flush(device).map_err(failure)?;
+    storage.resize(device, layout.length_bytes).map_err(failure)?;
+    storage.flush(device).map_err(failure)
+}
+
+impl Qcow2Target {
+    /// Gives every cluster up. Tables stay, with nothing in them.
+    fn discard_all(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        let window = self.window_bytes();
+        let size = self.size_bytes();
+        let mut start = self.next_mapped(0);
+        while start < size {
+            let end = (start / window * window).saturating_add(window).min(size);
+            for cluster in self.mapped_clusters(storage, start, end)? {
+                self.replace(storage, cluster, L2Entry::UNALLOCATED)?;
+            }
+            if self.is_under_pressure() {
+                self.make_visible(storage)?;
+            }
+            start = self.next_mapped(end);
+        }
+        self.make_visible(storage)
+    }
+}

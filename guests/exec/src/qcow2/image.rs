@@ -1,0 +1,255 @@
+//! A qcow2 image as a layer: its header, its L1 table, and where each range of the disk lies.
+
+use alloc::vec::Vec;
+
+use instar_abi::report::error_kind;
+use instar_formats::qcow2::HeaderError;
+use instar_formats::qcow2::entry::{L1Entry, L2Entry, Subcluster};
+use instar_formats::qcow2::geometry::Geometry;
+use instar_formats::qcow2::header::PREFIX_BYTES;
+use instar_formats::qcow2::{Access, CompressionType, Header};
+use instar_plan::extent::{self, Codec, CompressedSource, Extent, Source};
+
+use super::slices::Slices;
+use crate::layer::{Layer, Result};
+use crate::report::Failure;
+use crate::storage::{DeviceId, Storage};
+use crate::transfer::{read_vec, to_index};
+
+/// An open qcow2 image.
+pub struct Image {
+    /// Number of the layer in the job, for messages.
+    pub(super) layer: u32,
+    /// Device of the image file.
+    pub(super) device: DeviceId,
+    /// Device that holds guest data: the external data file, or the image file itself.
+    pub(super) data_device: DeviceId,
+    /// The header as it was read.
+    pub(super) header: Header,
+    /// Sizes.
+    pub(super) geometry: Geometry,
+    /// The active L1 table.
+    pub(super) l1: Vec<L1Entry>,
+    /// L2 tables in use.
+    pub(super) slices: Slices,
+}
+
+impl Image {
+    /// Opens the image on `device`.
+    ///
+    /// # Errors
+    /// With qemu-img's words if the header is invalid or the L1 table cannot be read.
+    pub fn open(
+        storage: &mut dyn Storage,
+        layer: u32,
+        device: DeviceId,
+        data_device: Option<DeviceId>,
+        access: Access,
+    ) -> Result<Self> {
+        let header = read_header(storage, layer, device, access)?;
+        let geometry = header.geometry();
+        if header.has_external_data_file() && data_device.is_none() {
+            return Err(Failure::new(error_kind::OPEN, layer, "'data-file' is required for this image"));
+        }
+        let l1 = read_l1(storage, layer, device, header.l1_offset, header.l1_entries)?;
+        check_l1(layer, &geometry, storage.length_bytes(device), &l1)?;
+        Ok(Self {
+            layer,
+            device,
+            data_device: data_device.unwrap_or(device),
+            geometry,
+            l1,
+            slices: Slices::new(layer, device, geometry.cluster_size_bytes()),
+            header,
+        })
+    }
+
+    /// A finding about this image's metadata.
+    pub(super) fn corrupt(&self, text: impl core::fmt::Display) -> Failure {
+        Failure::new(error_kind::CORRUPT, self.layer, text)
+    }
+
+    /// Host offset of the L2 table that describes `guest_offset`; `None` where there is none.
+    pub(super) fn l2_table(&self, guest_offset: u64) -> Option<u64> {
+        self.l1.get(to_index(self.geometry.l1_index(guest_offset))).and_then(|entry| entry.l2_offset())
+    }
+
+    /// Offset of the slice, and index within it, of the entry for `guest_offset` in the table at `table`.
+    pub(super) fn slice_of(&self, table: u64, guest_offset: u64) -> (u64, usize) {
+        let entry_bytes = self.geometry.l2_entry_bytes();
+        let byte = self.geometry.l2_index(guest_offset) * entry_bytes;
+        let slice_bytes = self.slices.slice_bytes();
+        (table + byte / slice_bytes * slice_bytes, to_index(byte % slice_bytes / entry_bytes))
+    }
+
+    /// The entries of `count` clusters from the one at `guest_offset` on, all in the same slice of the table at `table`.
+    fn entries(
+        &mut self,
+        storage: &mut dyn Storage,
+        table: u64,
+        guest_offset: u64,
+        count: u64,
+    ) -> Result<Vec<L2Entry>> {
+        let (slice, first) = self.slice_of(table, guest_offset);
+        let bytes = self.slices.get(storage, slice)?;
+        Ok((first..first + to_index(count)).map(|index| L2Entry::read(&self.geometry, bytes, index)).collect())
+    }
+
+    /// Calls `visit` with every run of clusters in `start..end` (whole clusters) that share an L2 slice: the guest offset
+    /// of the first, their number, and their entries; `None` where there is no table.
+    pub(super) fn walk(
+        &mut self,
+        storage: &mut dyn Storage,
+        start: u64,
+        end: u64,
+        mut visit: impl FnMut(&Self, u64, u64, Option<&[L2Entry]>) -> Result<()>,
+    ) -> Result<()> {
+        let clusters_per_slice = self.slices.slice_bytes() / self.geometry.l2_entry_bytes();
+        let size = self.geometry.cluster_size_bytes();
+        let mut offset = start / size * size;
+        while offset < end {
+            let Some(table) = self.l2_table(offset) else {
+                let next =
+                    (self.geometry.l1_index(offset) + 1).saturating_mul(self.geometry.l2_coverage_bytes()).min(end);
+                visit(self, offset, (next - offset).div_ceil(size), None)?;
+                offset = next;
+                continue;
+            };
+            let left_in_slice = clusters_per_slice - self.geometry.l2_index(offset) % clusters_per_slice;
+            let count = left_in_slice.min((end - offset).div_ceil(size));
+            let entries = self.entries(storage, table, offset, count)?;
+            for (index, entry) in entries.iter().enumerate() {
+                entry.check(&self.geometry).map_err(|error| {
+                    let l2_index = self.geometry.l2_index(offset) + index as u64;
+                    self.corrupt(format_args!("{error} (L2 offset: {table:#x}, L2 index: {l2_index:#x})"))
+                })?;
+            }
+            visit(self, offset, count, Some(&entries))?;
+            offset = offset.saturating_add(count * size);
+        }
+        Ok(())
+    }
+
+    fn codec(&self) -> Codec {
+        match self.header.compression_type {
+            CompressionType::Zlib => Codec::Deflate,
+            CompressionType::Zstd => Codec::Zstd,
+        }
+    }
+
+    fn push_cluster(&self, guest_offset: u64, entry: L2Entry, extents: &mut Vec<Extent>) {
+        let part = self.geometry.subcluster_size_bytes();
+        let parts = if entry.is_compressed() { 1 } else { self.geometry.subclusters() };
+        let length_bytes = self.geometry.cluster_size_bytes() / u64::from(parts);
+        for index in 0..parts {
+            let offset = u64::from(index) * part;
+            let source = match entry.subcluster(&self.geometry, index) {
+                Subcluster::Unallocated => Source::Absent,
+                Subcluster::Zero => Source::Zero,
+                Subcluster::Data => match entry.compressed_range(&self.geometry) {
+                    Some(range) => Source::Compressed(CompressedSource {
+                        device: self.device.0,
+                        host_offset: range.host_offset,
+                        length_bytes: range.length_bytes,
+                        cluster_size_bytes: self.geometry.cluster_size_bytes(),
+                        codec: self.codec(),
+                        offset_in_cluster: 0,
+                    }),
+                    None => Source::Data {
+                        device: self.data_device.0,
+                        host_offset: entry.host_offset(&self.geometry).unwrap_or(0) + offset,
+                    },
+                },
+            };
+            extent::push(extents, Extent { guest_offset: guest_offset + offset, length_bytes, source });
+        }
+    }
+}
+
+impl Layer for Image {
+    fn size_bytes(&self) -> u64 {
+        self.header.virtual_size_bytes
+    }
+
+    fn map(&mut self, storage: &mut dyn Storage, start: u64, end: u64, extents: &mut Vec<Extent>) -> Result<()> {
+        let mut whole = Vec::new();
+        let size = self.geometry.cluster_size_bytes();
+        self.walk(storage, start, end, |image, offset, count, entries| {
+            match entries {
+                None => extent::push(
+                    &mut whole,
+                    Extent { guest_offset: offset, length_bytes: count * size, source: Source::Absent },
+                ),
+                Some(entries) => {
+                    for (index, entry) in entries.iter().enumerate() {
+                        image.push_cluster(offset + index as u64 * size, *entry, &mut whole);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        for piece in whole.iter().filter_map(|piece| piece.clipped(start, end)) {
+            extent::push(extents, piece);
+        }
+        Ok(())
+    }
+
+    fn next_mapped(&self, from: u64) -> u64 {
+        let first = self.geometry.l1_index(from);
+        let mapped = self.l1.iter().skip(to_index(first)).position(|entry| entry.l2_offset().is_some());
+        match mapped {
+            Some(0) => from,
+            Some(distance) => (first + distance as u64) * self.geometry.l2_coverage_bytes(),
+            None => u64::MAX,
+        }
+    }
+
+    fn cluster_size_bytes(&self) -> u64 {
+        self.geometry.cluster_size_bytes()
+    }
+}
+
+/// Reads an L1 table; one that is not wholly inside the file is an error, as its entries would be lost unnoticed.
+pub(super) fn read_l1(
+    storage: &mut dyn Storage,
+    layer: u32,
+    device: DeviceId,
+    offset: u64,
+    entries: u32,
+) -> Result<Vec<L1Entry>> {
+    let length_bytes = u64::from(entries) * 8;
+    if offset.checked_add(length_bytes).is_none_or(|end| end > storage.length_bytes(device)) {
+        return Err(Failure {
+            errno: 5,
+            ..Failure::new(error_kind::OPEN, layer, "Could not read L1 table: Input/output error")
+        });
+    }
+    let bytes = read_vec(storage, layer, device, offset, length_bytes)?;
+    Ok(bytes.chunks_exact(8).map(|raw| L1Entry(u64::from_be_bytes(raw.try_into().expect("chunks of eight")))).collect())
+}
+
+/// Checks that every L2 table begins at a cluster inside the file.
+pub(super) fn check_l1(layer: u32, geometry: &Geometry, file_length_bytes: u64, l1: &[L1Entry]) -> Result<()> {
+    for (index, offset) in l1.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.l2_offset()?))) {
+        let finding = if !geometry.is_cluster_aligned(offset) {
+            "unaligned"
+        } else if offset >= file_length_bytes {
+            "beyond the end of the file"
+        } else {
+            continue;
+        };
+        let text = format_args!("L2 table offset {offset:#x} {finding} (L1 index: {index:#x})");
+        return Err(Failure::new(error_kind::CORRUPT, layer, text));
+    }
+    Ok(())
+}
+
+/// Reads and checks a header.
+pub(super) fn read_header(storage: &mut dyn Storage, layer: u32, device: DeviceId, access: Access) -> Result<Header> {
+    let refused = |error: HeaderError| Failure::new(error_kind::OPEN, layer, error);
+    let length_bytes = storage.length_bytes(device);
+    let prefix = read_vec(storage, layer, device, 0, length_bytes.min(PREFIX_BYTES as u64))?;
+    let cluster_bytes = Header::first_cluster_bytes(&prefix).map_err(refused)? as u64;
+    let first_cluster = read_vec(storage, layer, device, 0, length_bytes.min(cluster_bytes))?;
+    Header::parse(&first_cluster, access).map_err(refused)
+}

@@ -1,0 +1,16 @@
+//! qcow2 images: read as a layer, written as the target of a commit or rebase, emptied as an overlay.
+
+mod allocator;
+mod bitmaps;
+mod census;
+mod empty;
+mod grow;
+mod image;
+mod refcounts;
+mod slices;
+mod snapshots;
+mod target;
+
+pub use empty::Emptier;
+pub use image::Image;
+pub use target::Qcow2Target;

@@ -1,0 +1,134 @@
+//! A bounded cache of L2 table slices: whole tables up to 64 KiB, pieces of larger ones.
+
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::layer::Result;
+use crate::report::Failure;
+use crate::storage::{DeviceId, Storage};
+use crate::transfer::{read_vec, to_index};
+
+/// The most clean bytes that are kept.
+const CLEAN_BYTES_MAX: u64 = 4 << 20;
+/// The longest slice.
+const SLICE_BYTES_MAX: u64 = 64 << 10;
+
+/// What has to happen to a slice before it may be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing.
+    Clean,
+    /// It belongs to a table that is in use, and has to be written once what it refers to is durable.
+    Dirty,
+    /// It belongs to a table that nothing refers to yet, and has to be written before something does.
+    New,
+}
+
+struct Slice {
+    bytes: Vec<u8>,
+    state: State,
+    used: u64,
+}
+
+/// Slices by their host offset.
+pub(super) struct Slices {
+    layer: u32,
+    device: DeviceId,
+    slice_bytes: u64,
+    slices: BTreeMap<u64, Slice>,
+    clock: u64,
+}
+
+impl Slices {
+    /// For tables of `table_bytes` on `device`.
+    pub(super) fn new(layer: u32, device: DeviceId, table_bytes: u64) -> Self {
+        Self { layer, device, slice_bytes: table_bytes.min(SLICE_BYTES_MAX), slices: BTreeMap::new(), clock: 0 }
+    }
+
+    /// Length of a slice in bytes.
+    pub(super) fn slice_bytes(&self) -> u64 {
+        self.slice_bytes
+    }
+
+    /// The bytes of the slice at `offset`, which is a multiple of the slice length.
+    pub(super) fn get(&mut self, storage: &mut dyn Storage, offset: u64) -> Result<&[u8]> {
+        self.clock += 1;
+        if !self.slices.contains_key(&offset) {
+            self.make_room();
+            let bytes = read_vec(storage, self.layer, self.device, offset, self.slice_bytes)?;
+            self.slices.insert(offset, Slice { bytes, state: State::Clean, used: 0 });
+        }
+        let slice = self.slices.get_mut(&offset).expect("the slice was there or has just been put there");
+        slice.used = self.clock;
+        Ok(&slice.bytes)
+    }
+
+    /// The bytes of the slice at `offset`, to be changed.
+    pub(super) fn get_mut(&mut self, storage: &mut dyn Storage, offset: u64) -> Result<&mut [u8]> {
+        self.get(storage, offset)?;
+        let slice = self.slices.get_mut(&offset).expect("the slice has just been read");
+        if slice.state == State::Clean {
+            slice.state = State::Dirty;
+        }
+        Ok(&mut slice.bytes)
+    }
+
+    /// Puts a slice of a new table into the cache.
+    pub(super) fn insert_new(&mut self, offset: u64, bytes: Vec<u8>) {
+        self.clock += 1;
+        self.slices.insert(offset, Slice { bytes, state: State::New, used: self.clock });
+    }
+
+    /// Puts an all-zero slice of a new table into the cache.
+    pub(super) fn insert_zero(&mut self, offset: u64) {
+        self.insert_new(offset, vec![0; to_index(self.slice_bytes)]);
+    }
+
+    /// Bytes that have to be written before they may be dropped.
+    pub(super) fn unwritten_bytes(&self) -> u64 {
+        self.slices.values().filter(|slice| slice.state != State::Clean).count() as u64 * self.slice_bytes
+    }
+
+    /// Writes the slices of new tables.
+    pub(super) fn write_new(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.write(storage, State::New)
+    }
+
+    /// Writes the changed slices of tables that are in use; tells whether there were any.
+    pub(super) fn write_dirty(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.write(storage, State::Dirty)
+    }
+
+    /// Whether slices of tables in use have changed.
+    pub(super) fn has_dirty(&self) -> bool {
+        self.slices.values().any(|slice| slice.state == State::Dirty)
+    }
+
+    fn write(&mut self, storage: &mut dyn Storage, state: State) -> Result<()> {
+        for (offset, slice) in self.slices.iter_mut().filter(|(_, slice)| slice.state == state) {
+            storage.write(self.device, *offset, &slice.bytes).map_err(|error| Failure::storage(self.layer, error))?;
+            slice.state = State::Clean;
+        }
+        Ok(())
+    }
+
+    /// Drops the clean slices that were not used for longest, until another one fits.
+    fn make_room(&mut self) {
+        let clean = self.slices.values().filter(|slice| slice.state == State::Clean).count() as u64 * self.slice_bytes;
+        if clean < CLEAN_BYTES_MAX {
+            return;
+        }
+        let mut ages: Vec<(u64, u64)> = self
+            .slices
+            .iter()
+            .filter(|(_, slice)| slice.state == State::Clean)
+            .map(|(offset, slice)| (slice.used, *offset))
+            .collect();
+        ages.sort_unstable();
+        // Half of them at once, so that a long walk does not sort again for every slice.
+        for (_, offset) in &ages[..ages.len().div_ceil(2)] {
+            self.slices.remove(offset);
+        }
+    }
+}

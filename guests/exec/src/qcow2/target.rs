@@ -1,0 +1,421 @@
+//! A qcow2 image that receives extents: carries out what the planner says, and keeps the order of writes.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use instar_abi::report::error_kind;
+use instar_formats::qcow2::entry::{L1Entry, L2Entry};
+use instar_plan::commit::{HostCluster, Place, Step, TargetCluster, plan_commit_qcow2};
+use instar_plan::extent::{self, Extent, Source};
+
+use super::allocator::Allocator;
+use super::bitmaps::EnabledBitmap;
+use super::census::Census;
+use super::image::Image;
+use super::refcounts::Refcounts;
+use crate::layer::{Layer, Result, map_chain};
+use crate::report::Failure;
+use crate::storage::Storage;
+use crate::target::Target;
+use crate::transfer::{Transfer, read_vec, to_index};
+
+/// Bytes of tables that may wait for [`Target::make_visible`].
+const UNWRITTEN_BYTES_MAX: u64 = 8 << 20;
+/// Releases that may wait for it.
+const RELEASES_MAX: usize = 1 << 18;
+/// The most clusters that are planned at once.
+const WINDOW_CLUSTERS_MAX: u64 = 8192;
+
+/// A qcow2 image that is written.
+pub struct Qcow2Target {
+    pub(super) image: Image,
+    pub(super) refcounts: Refcounts,
+    pub(super) allocator: Allocator,
+    transfer: Transfer,
+    /// Indexes of L1 entries that have changed.
+    dirty_l1: BTreeSet<u64>,
+    /// Host clusters that lose one reference each once nothing on disk refers to them any more.
+    pub(super) releases: Vec<u64>,
+    pub(super) bitmaps: Vec<EnabledBitmap>,
+    has_backing: bool,
+}
+
+impl Qcow2Target {
+    /// Prepares `image` for writing: takes the census, and clears autoclear bits that nobody here understands.
+    /// `has_backing` says whether layers lie below it.
+    ///
+    /// # Errors
+    /// If the image is marked corrupt or dirty, or its metadata contradicts itself. Nothing has been written then.
+    pub fn new(storage: &mut dyn Storage, mut image: Image, has_backing: bool) -> Result<Self> {
+        if image.header.is_corrupt() {
+            return Err(image.corrupt("the image is marked corrupt; repair it first (qemu-img check -r all)"));
+        }
+        if image.header.is_dirty() {
+            return Err(image.corrupt(
+                "the image was not closed properly and its refcounts cannot be trusted; repair it first (qemu-img check -r all)",
+            ));
+        }
+        let mut refcounts = Refcounts::open(storage, image.layer, image.device, &image.header)?;
+        let census = Census::take(storage, &mut image, &mut refcounts)?;
+        let transfer = Transfer::new(image.layer, image.data_device);
+        let allocator = Allocator::new(census);
+        let mut target = Self {
+            image,
+            refcounts,
+            allocator,
+            transfer,
+            dirty_l1: BTreeSet::new(),
+            releases: Vec::new(),
+            bitmaps: Vec::new(),
+            has_backing,
+        };
+        target.load_bitmaps(storage)?;
+        Ok(target)
+    }
+
+    /// As [`Layer::next_mapped`].
+    pub(super) fn next_mapped(&self, from: u64) -> u64 {
+        self.image.next_mapped(from)
+    }
+
+    /// The clusters in `start..end` that hold or hide something.
+    pub(super) fn mapped_clusters(&mut self, storage: &mut dyn Storage, start: u64, end: u64) -> Result<Vec<u64>> {
+        let mut clusters = Vec::new();
+        self.image.walk(storage, start, end, |image, offset, _, entries| {
+            let first = image.geometry.cluster_index(offset);
+            let mapped = (first..).zip(entries.unwrap_or_default()).filter(|(_, entry)| !entry.is_unallocated());
+            clusters.extend(mapped.map(|(cluster, _)| cluster));
+            Ok(())
+        })?;
+        Ok(clusters)
+    }
+
+    pub(super) fn storage_failure(&self, error: crate::StorageError) -> Failure {
+        Failure::storage(self.image.layer, error)
+    }
+
+    /// The clusters from `first` to before `last`, as the planner wants them.
+    fn clusters(&mut self, storage: &mut dyn Storage, first: u64, last: u64) -> Result<Vec<TargetCluster>> {
+        let geometry = self.image.geometry;
+        let mut entries = Vec::with_capacity(to_index(last - first));
+        let (start, end) = (first << geometry.cluster_bits, last << geometry.cluster_bits);
+        self.image.walk(storage, start, end, |_, _, count, found| {
+            match found {
+                Some(found) => entries.extend_from_slice(found),
+                None => entries.resize(entries.len() + to_index(count), L2Entry::UNALLOCATED),
+            }
+            Ok(())
+        })?;
+        let mut clusters = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let host = match entry.host_offset(&geometry) {
+                None => HostCluster::None,
+                Some(_) if geometry.external_data => HostCluster::Exclusive,
+                Some(offset) => match self.refcounts.get(storage, geometry.cluster_index(offset))? {
+                    1 => HostCluster::Exclusive,
+                    _ => HostCluster::Shared,
+                },
+            };
+            clusters.push(TargetCluster { entry, host });
+        }
+        Ok(clusters)
+    }
+
+    /// The steps that make the image show `sources`.
+    fn plan(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        let mut present = sources.iter().filter(|extent| extent.source != Source::Absent);
+        let Some(first) = present.next() else { return Ok(steps) };
+        let end = present.next_back().unwrap_or(first).end();
+        let geometry = self.image.geometry;
+        let (first, last) = (geometry.cluster_index(first.guest_offset), geometry.clusters_for(end));
+        let clusters = self.clusters(storage, first, last)?;
+        let target = instar_plan::commit::Target {
+            geometry,
+            size_bytes: self.image.size_bytes(),
+            has_backing: self.has_backing,
+        };
+        plan_commit_qcow2(&target, first, &clusters, sources, &mut steps);
+        Ok(steps)
+    }
+
+    fn carry_out(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], step: &Step) -> Result<()> {
+        match step {
+            Step::Replace { cluster, entry } => self.replace(storage, *cluster, *entry),
+            Step::Write { cluster, place, pieces, entry } => {
+                let (host_offset, is_fresh) = match place {
+                    Place::Existing(offset) => (*offset, false),
+                    Place::New => self.new_host(storage, *cluster)?,
+                };
+                self.fill(storage, below, *cluster, host_offset, is_fresh, pieces)?;
+                self.replace(storage, *cluster, entry.moved_to(host_offset))
+            }
+        }
+    }
+
+    /// A host cluster for a guest cluster's data; tells whether it reads as zeros already.
+    fn new_host(&mut self, storage: &mut dyn Storage, cluster: u64) -> Result<(u64, bool)> {
+        let bits = self.image.geometry.cluster_bits;
+        if self.image.geometry.external_data {
+            return Ok((cluster << bits, false));
+        }
+        let (host, is_fresh) = self.allocator.allocate(storage, &mut self.refcounts)?;
+        Ok((host << bits, is_fresh))
+    }
+
+    fn fill(
+        &mut self,
+        storage: &mut dyn Storage,
+        below: &mut [Box<dyn Layer>],
+        cluster: u64,
+        host_offset: u64,
+        is_fresh: bool,
+        pieces: &[Extent],
+    ) -> Result<()> {
+        let start = cluster << self.image.geometry.cluster_bits;
+        for piece in pieces {
+            let resolved = match piece.source {
+                Source::Absent => self.current_view(storage, below, piece.guest_offset, piece.end())?,
+                _ => Vec::from([*piece]),
+            };
+            for piece in resolved {
+                // Behind the old end of the file there is nothing but zeros yet.
+                if !(is_fresh && piece.source == Source::Zero) {
+                    let offset = host_offset + (piece.guest_offset - start);
+                    self.transfer.push(storage, offset, piece.length_bytes, piece.source)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the target and the layers below it show in a range that lies within one cluster.
+    fn current_view(
+        &mut self,
+        storage: &mut dyn Storage,
+        below: &mut [Box<dyn Layer>],
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Extent>> {
+        let mut own = Vec::new();
+        self.image.map(storage, start, end, &mut own)?;
+        let mut view = Vec::new();
+        for found in own {
+            if found.source == Source::Absent {
+                for piece in map_chain(below, storage, found.guest_offset, found.end())? {
+                    extent::push(&mut view, piece);
+                }
+            } else {
+                extent::push(&mut view, found);
+            }
+        }
+        Ok(view)
+    }
+
+    /// Changes the entry of a guest cluster, and notes what the old one held for release.
+    pub(super) fn replace(&mut self, storage: &mut dyn Storage, cluster: u64, entry: L2Entry) -> Result<()> {
+        let geometry = self.image.geometry;
+        let guest_offset = cluster << geometry.cluster_bits;
+        // An entry that stays as it is needs no table of its own.
+        if let Some(table) = self.image.l2_table(guest_offset) {
+            let (slice, index) = self.image.slice_of(table, guest_offset);
+            if L2Entry::read(&geometry, self.image.slices.get(storage, slice)?, index) == entry {
+                return Ok(());
+            }
+        }
+        let table = self.own_l2_table(storage, guest_offset)?;
+        let (slice, index) = self.image.slice_of(table, guest_offset);
+        let bytes = self.image.slices.get_mut(storage, slice)?;
+        let old = L2Entry::read(&geometry, bytes, index);
+        entry.write(&geometry, bytes, index);
+        if let Some(range) = old.compressed_range(&geometry) {
+            let end = range.host_offset + range.length_bytes;
+            self.releases.extend(geometry.cluster_index(range.host_offset)..geometry.clusters_for(end));
+        } else if let Some(offset) = old.host_offset(&geometry)
+            && entry.host_offset(&geometry) != Some(offset)
+        {
+            self.release_data(storage, offset)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a data cluster up.
+    fn release_data(&mut self, storage: &mut dyn Storage, offset: u64) -> Result<()> {
+        let geometry = self.image.geometry;
+        if geometry.external_data {
+            // Whoever reads the data file without the tables sees zeros there, not what used to be.
+            let end =
+                (offset + geometry.cluster_size_bytes()).min(storage.length_bytes(self.image.data_device)).max(offset);
+            if end == offset {
+                return Ok(());
+            }
+            return storage
+                .write_zeroes(self.image.data_device, offset, end - offset, true)
+                .map_err(|error| self.storage_failure(error));
+        }
+        self.releases.push(geometry.cluster_index(offset));
+        Ok(())
+    }
+
+    /// Offset of the L2 table for a guest offset; makes one, or a copy of one that a snapshot shares.
+    fn own_l2_table(&mut self, storage: &mut dyn Storage, guest_offset: u64) -> Result<u64> {
+        let geometry = self.image.geometry;
+        let old = self.image.l2_table(guest_offset);
+        if let Some(table) = old
+            && self.refcounts.get(storage, geometry.cluster_index(table))? == 1
+        {
+            return Ok(table);
+        }
+        let size = geometry.cluster_size_bytes();
+        let (cluster, _) = self.allocator.allocate(storage, &mut self.refcounts)?;
+        let table = cluster << geometry.cluster_bits;
+        let slice_bytes = self.image.slices.slice_bytes();
+        for offset in (0..size).step_by(to_index(slice_bytes)) {
+            match old {
+                None => self.image.slices.insert_zero(table + offset),
+                Some(old) => {
+                    let bytes = read_vec(storage, self.image.layer, self.image.device, old + offset, slice_bytes)?;
+                    self.image.slices.insert_new(table + offset, bytes);
+                }
+            }
+        }
+        if let Some(old) = old {
+            self.releases.push(geometry.cluster_index(old));
+        }
+        let l1_index = geometry.l1_index(guest_offset);
+        self.image.l1[to_index(l1_index)] = L1Entry::owned(table);
+        self.dirty_l1.insert(l1_index);
+        Ok(table)
+    }
+
+    fn write_l1(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        for index in core::mem::take(&mut self.dirty_l1) {
+            let bytes = self.image.l1[to_index(index)].0.to_be_bytes();
+            storage
+                .write(self.image.device, self.image.header.l1_offset + index * 8, &bytes)
+                .map_err(|error| self.storage_failure(error))?;
+        }
+        Ok(())
+    }
+
+    /// Takes one reference from every cluster that is to be released, and gives back the space of those without any.
+    fn release(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        let size = self.image.geometry.cluster_size_bytes();
+        let mut free = Vec::new();
+        for cluster in core::mem::take(&mut self.releases) {
+            let count = self.refcounts.get(storage, cluster)?;
+            if count == 0 {
+                continue;
+            }
+            self.refcounts.set(storage, cluster, count - 1)?;
+            if count == 1 {
+                self.allocator.free(cluster);
+                free.push(cluster);
+            }
+        }
+        free.sort_unstable();
+        for run in free.chunk_by(|left, right| left + 1 == *right) {
+            storage
+                .discard(self.image.device, run[0] * size, run.len() as u64 * size)
+                .map_err(|error| self.storage_failure(error))?;
+        }
+        self.refcounts.write_blocks(storage)
+    }
+
+    pub(super) fn barrier(&self, storage: &mut dyn Storage) -> Result<()> {
+        storage.flush(self.image.device).map_err(|error| self.storage_failure(error))
+    }
+
+    /// Makes data, new tables and refcounts durable; where the refcount table has grown, block by block before the table,
+    /// and the table before the header.
+    pub(super) fn make_owned(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.transfer.hand_on(storage)?;
+        storage.settle().map_err(|error| self.storage_failure(error))?;
+        let end = self.allocator.end() * self.image.geometry.cluster_size_bytes();
+        if self.allocator.has_grown() && storage.length_bytes(self.image.device) < end {
+            storage.resize(self.image.device, end).map_err(|error| self.storage_failure(error))?;
+        }
+        self.image.slices.write_new(storage)?;
+        self.refcounts.write_blocks(storage)?;
+        if self.image.data_device != self.image.device {
+            storage.flush(self.image.data_device).map_err(|error| self.storage_failure(error))?;
+        }
+        if self.refcounts.table_has_changed() {
+            self.barrier(storage)?;
+            self.refcounts.write_table(storage)?;
+        }
+        let abandoned = self.allocator.take_abandoned_tables();
+        if !abandoned.is_empty() {
+            self.barrier(storage)?;
+            let (offset, clusters) = self.refcounts.table_clusters();
+            let clusters = u32::try_from(clusters).map_err(|_| {
+                Failure::new(error_kind::JOB, self.image.layer, "the refcount table would become too large")
+            })?;
+            let mut fields = [0; 12];
+            fields[..8].copy_from_slice(&offset.to_be_bytes());
+            fields[8..].copy_from_slice(&clusters.to_be_bytes());
+            storage.write(self.image.device, 48, &fields).map_err(|error| self.storage_failure(error))?;
+            self.releases.extend(abandoned.into_iter().flatten());
+        }
+        self.barrier(storage)
+    }
+}
+
+impl Target for Qcow2Target {
+    fn size_bytes(&self) -> u64 {
+        self.image.size_bytes()
+    }
+
+    fn grow(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], size_bytes: u64) -> Result<()> {
+        self.grow_disk(storage, below, size_bytes)
+    }
+
+    fn window_bytes(&self) -> u64 {
+        let geometry = &self.image.geometry;
+        geometry.l2_entries().min(WINDOW_CLUSTERS_MAX) << geometry.cluster_bits
+    }
+
+    fn announce(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<()> {
+        self.record(storage, sources)
+    }
+
+    fn announced(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.write_bitmaps(storage)
+    }
+
+    fn vacate(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<()> {
+        for step in self.plan(storage, sources)? {
+            if let Step::Replace { cluster, entry } = step {
+                self.replace(storage, cluster, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], sources: &[Extent]) -> Result<()> {
+        for step in self.plan(storage, sources)? {
+            self.carry_out(storage, below, &step)?;
+        }
+        self.transfer.hand_on(storage)
+    }
+
+    fn is_under_pressure(&self) -> bool {
+        let tables = self.image.slices.unwritten_bytes() + self.refcounts.unwritten_bytes();
+        tables > UNWRITTEN_BYTES_MAX || self.releases.len() > RELEASES_MAX
+    }
+
+    fn make_visible(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.make_owned(storage)?;
+        if self.image.slices.has_dirty() || !self.dirty_l1.is_empty() {
+            self.image.slices.write_dirty(storage)?;
+            self.write_l1(storage)?;
+            self.barrier(storage)?;
+        }
+        if !self.releases.is_empty() {
+            self.release(storage)?;
+            self.barrier(storage)?;
+        }
+        Ok(())
+    }
+}

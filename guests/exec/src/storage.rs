@@ -1,0 +1,107 @@
+//! What the executor needs of the world: devices with byte offsets, batches, and a barrier.
+
+use core::fmt;
+
+/// Number of a device in the job's device table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(pub u32);
+
+/// What was being done when a device failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reading bytes into the sandbox.
+    Read,
+    /// Writing bytes from the sandbox.
+    Write,
+    /// Copying bytes from device to device.
+    Copy,
+    /// Making a range read as zeros.
+    WriteZeroes,
+    /// Giving a range's space back.
+    Discard,
+    /// Changing the length.
+    Resize,
+    /// Making everything durable.
+    Flush,
+}
+
+/// A request that a device refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorageError {
+    /// The device.
+    pub device: DeviceId,
+    /// What was asked of it.
+    pub operation: Operation,
+    /// Where, in bytes.
+    pub offset: u64,
+    /// The host system's error number; 5 (EIO) where there is no better one.
+    pub errno: i32,
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} at byte {} of device {} failed (error {})",
+            self.operation, self.offset, self.device.0, self.errno
+        )
+    }
+}
+
+impl core::error::Error for StorageError {}
+
+/// One piece of a copy between two devices (which may be the same one; the two ranges never overlap).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopySegment {
+    /// Where the bytes go.
+    pub target_offset: u64,
+    /// Where they come from.
+    pub source: DeviceId,
+    /// At which byte.
+    pub source_offset: u64,
+    /// How many. What lies beyond the end of the source reads as zeros.
+    pub length_bytes: u64,
+}
+
+/// Devices that hold images.
+///
+/// Everything but `read`, `length_bytes` and `resize` may be queued and carried out later, in any order and in parallel,
+/// until `settle` or `flush` returns; a caller therefore never queues two requests that touch the same bytes. A queued
+/// request's error is returned by the call that completes it. `read` settles first, so it sees everything queued before.
+pub trait Storage {
+    /// Current length of the device in bytes; need not be a multiple of 512.
+    fn length_bytes(&self, device: DeviceId) -> u64;
+
+    /// Fills `buffer` from `offset`; what lies beyond the end of the device reads as zeros.
+    fn read(&mut self, device: DeviceId, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError>;
+
+    /// Writes `bytes` at `offset`; the device grows as needed.
+    fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// Makes a range read as zeros; the device grows as needed. `may_unmap` allows giving the space back.
+    fn write_zeroes(
+        &mut self,
+        device: DeviceId,
+        offset: u64,
+        length_bytes: u64,
+        may_unmap: bool,
+    ) -> Result<(), StorageError>;
+
+    /// Gives the space of a range back; nothing reads it any more. The length does not change.
+    fn discard(&mut self, device: DeviceId, offset: u64, length_bytes: u64) -> Result<(), StorageError>;
+
+    /// Copies bytes to `target`; the device grows as needed.
+    fn copy(&mut self, target: DeviceId, segments: &[CopySegment]) -> Result<(), StorageError>;
+
+    /// Sets the length; new bytes read as zeros. Settles first.
+    fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError>;
+
+    /// Completes everything queued, on all devices, without making it durable.
+    fn settle(&mut self) -> Result<(), StorageError>;
+
+    /// Completes everything queued and makes what `device` holds durable.
+    fn flush(&mut self, device: DeviceId) -> Result<(), StorageError>;
+
+    /// Says how far the job is; both in bytes.
+    fn progress(&mut self, done_bytes: u64, total_bytes: u64);
+}

@@ -1,0 +1,10 @@
+//! Image formats: bytes to typed metadata and back. No I/O: callers bring the bytes and say where they came from.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+mod bytes;
+pub mod luks;
+pub mod probe;
+pub mod qcow2;
+pub mod raw;

@@ -1,0 +1,5 @@
+//! How the extents of the layers above a base get into the base, one planner a target format.
+
+mod qcow2;
+
+pub use qcow2::{HostCluster, Place, Step, Target, TargetCluster, plan_commit_qcow2};

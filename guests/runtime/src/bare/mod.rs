@@ -1,0 +1,49 @@
+//! A program without an operating system in ring 3: entry, heap, memory functions, last words, and the machine as the
+//! driver's [`crate::Transport`].
+//!
+//! A program names its main function with [`program!`](crate::program).
+
+mod functions;
+mod heap;
+mod machine;
+mod panic;
+
+use instar_abi::job::{DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES};
+use instar_abi::memory::{JOB_BYTES, JOB_START, REPORT_BYTES, REPORT_START};
+use instar_abi::wire::Wire;
+use instar_exec::Storage;
+
+pub use machine::{Machine, done};
+
+use crate::VirtioStorage;
+
+/// A guest program's work: job bytes, devices, report bytes.
+pub type Main = fn(&[u8], &mut dyn Storage, &mut [u8]);
+
+/// What the processor enters: makes the heap, runs the work, says that it is done.
+pub fn start(main: Main) -> ! {
+    heap::start(machine::memory_bytes());
+    let job = machine::job();
+    let header = JobHeader::get(job);
+    assert!(header.magic == JOB_MAGIC, "there is no job");
+    assert!(header.device_count as usize <= MAX_DEVICES, "the job names too many devices");
+    let mut storage = VirtioStorage::new(Machine, header.device_count);
+    main(job, &mut storage, machine::report());
+    done()
+}
+
+/// Defines the entry of a program whose work is a function of type [`Main`](crate::bare::Main).
+#[macro_export]
+macro_rules! program {
+    ($main:path) => {
+        /// Where the host starts the processor.
+        #[unsafe(no_mangle)]
+        extern "C" fn _start() -> ! {
+            $crate::bare::start($main)
+        }
+    };
+}
+
+const _: () = assert!(JOB_START.is_multiple_of(8) && REPORT_START.is_multiple_of(8));
+const _: () = assert!(JobHeader::SIZE_BYTES + MAX_DEVICES * DeviceEntry::SIZE_BYTES <= JOB_BYTES as usize);
+const _: () = assert!(REPORT_BYTES <= isize::MAX as u64);

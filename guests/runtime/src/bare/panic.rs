@@ -1,0 +1,38 @@
+//! Last words: the panic message goes to the host. Nothing here allocates.
+
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+
+use instar_abi::memory::PANIC_TEXT_BYTES;
+
+use super::machine::give_up;
+
+/// A text of bounded length; what does not fit is cut.
+struct Text {
+    bytes: [u8; PANIC_TEXT_BYTES as usize],
+    length: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            match self.bytes.get_mut(self.length) {
+                Some(place) => *place = byte,
+                None => return Err(fmt::Error),
+            }
+            self.length += 1;
+        }
+        Ok(())
+    }
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let mut text = Text { bytes: [0; PANIC_TEXT_BYTES as usize], length: 0 };
+    // A message that does not fit is better than none.
+    let _ = match info.location() {
+        Some(place) => write!(text, "{} ({}:{})", info.message(), place.file(), place.line()),
+        None => write!(text, "{}", info.message()),
+    };
+    give_up(text.bytes.get(..text.length).unwrap_or_default())
+}

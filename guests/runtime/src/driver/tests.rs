@@ -1,0 +1,190 @@
+//! The driver against devices made of byte vectors.
+
+use std::vec;
+use std::vec::Vec;
+
+use instar_abi::block::kind;
+use instar_exec::{CopySegment, DeviceId, Operation, Storage};
+
+use super::mock::{Disk, Mock};
+use super::storage::VirtioStorage;
+
+const BASE: DeviceId = DeviceId(0);
+const OVERLAY: DeviceId = DeviceId(1);
+
+fn pattern(length: usize, seed: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from((at * 31 + at / 251 + seed) % 256).unwrap_or(0)).collect()
+}
+
+fn storage(base: Vec<u8>, overlay: Vec<u8>, bounce_all: bool) -> VirtioStorage<Mock> {
+    let disks = vec![
+        Disk { bytes: base, ..Disk::default() },
+        Disk { bytes: overlay, read_only: true, ..Disk::default() },
+    ];
+    VirtioStorage::new(Mock { disks, bounce_all, ..Mock::default() }, 2)
+}
+
+#[test]
+fn reads_give_the_devices_bytes_and_zeros_behind_its_end() {
+    for bounce_all in [false, true] {
+        let image = pattern(3 << 20, 1);
+        let mut storage = storage(Vec::new(), image.clone(), bounce_all);
+        let mut buffer = vec![0xee; (2 << 20) + 77];
+        storage.read(OVERLAY, (1 << 20) + 5, &mut buffer).expect("read");
+        let there = (2 << 20) - 5;
+        assert_eq!(buffer[..there], image[(1 << 20) + 5..]);
+        assert!(buffer[there..].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn writes_wait_for_one_doorbell() {
+    let mut storage = storage(Vec::new(), Vec::new(), false);
+    for at in 0..100u64 {
+        storage.write(BASE, at * 10, &pattern(10, at as usize)).expect("write");
+    }
+    assert_eq!(storage.length_bytes(BASE), 1000);
+    assert_eq!(storage.transport().disks[0].doorbells, 0);
+    storage.settle().expect("settle");
+    assert_eq!(storage.transport().disks[0].doorbells, 1);
+    for at in 0..100 {
+        assert_eq!(storage.transport().disks[0].bytes[at * 10..at * 10 + 10], pattern(10, at));
+    }
+}
+
+#[test]
+fn more_writes_than_the_queue_holds_all_arrive() {
+    for (length, bounce_all) in [(1, false), (5000, false), (700_000, false), (3_000_000, false), (3_000_000, true)] {
+        let mut storage = storage(Vec::new(), Vec::new(), bounce_all);
+        let count = if length < 10_000 { 2000 } else { 5 };
+        for at in 0..count {
+            storage.write(BASE, (at * length) as u64, &pattern(length, at)).expect("write");
+        }
+        storage.settle().expect("settle");
+        for at in 0..count {
+            assert_eq!(storage.transport().disks[0].bytes[at * length..(at + 1) * length], pattern(length, at), "{at}");
+        }
+    }
+}
+
+#[test]
+fn reading_sees_what_was_queued_before() {
+    let mut storage = storage(vec![0; 4096], Vec::new(), false);
+    storage.write(BASE, 100, b"written").expect("write");
+    storage.write_zeroes(BASE, 200, 10, true).expect("zero");
+    let mut buffer = [0; 7];
+    storage.read(BASE, 100, &mut buffer).expect("read");
+    assert_eq!(&buffer, b"written");
+}
+
+#[test]
+fn reading_one_device_leaves_the_others_queue_alone() {
+    let mut storage = storage(Vec::new(), pattern(100, 0), false);
+    storage.write(BASE, 0, b"queued").expect("write");
+    storage.read(OVERLAY, 0, &mut [0; 10]).expect("read");
+    assert_eq!(storage.transport().disks[0].doorbells, 0);
+}
+
+#[test]
+fn copies_are_collected_into_lists() {
+    let source = pattern(1 << 20, 7);
+    let mut storage = storage(Vec::new(), source.clone(), false);
+    for at in (0..256u64).rev() {
+        let segment = CopySegment {
+            target_offset: at * 4096,
+            source: OVERLAY,
+            source_offset: (255 - at) * 4096,
+            length_bytes: 4096,
+        };
+        storage.copy(BASE, &[segment]).expect("copy");
+    }
+    assert_eq!(storage.length_bytes(BASE), 1 << 20);
+    storage.flush(BASE).expect("flush");
+    let disk = &storage.transport().disks[0];
+    assert_eq!((disk.doorbells, disk.served.as_slice()), (1, [kind::COPY, kind::SYNC].as_slice()));
+    for at in 0..256 {
+        assert_eq!(disk.bytes[at * 4096..(at + 1) * 4096], source[(255 - at) * 4096..(256 - at) * 4096]);
+    }
+}
+
+#[test]
+fn long_lists_and_long_segments_are_cut() {
+    let mut storage = storage(Vec::new(), vec![9; 200 << 20], false);
+    let long = CopySegment { target_offset: 0, source: OVERLAY, source_offset: 0, length_bytes: 150 << 20 };
+    storage.copy(BASE, &[long]).expect("copy");
+    storage.settle().expect("settle");
+    assert_eq!(storage.transport().disks[0].doorbells, 3);
+    assert!(storage.transport().disks[0].bytes.iter().all(|byte| *byte == 9));
+    assert_eq!(storage.transport().disks[0].bytes.len(), 150 << 20);
+
+    let many: Vec<CopySegment> = (0..10_000)
+        .map(|at| CopySegment { target_offset: at, source: OVERLAY, source_offset: at, length_bytes: 1 })
+        .collect();
+    storage.copy(BASE, &many).expect("copy");
+    storage.settle().expect("settle");
+    assert_eq!(storage.transport().disks[0].served.len(), 3 + 3);
+}
+
+#[test]
+fn resize_and_flush_come_after_everything_queued() {
+    let mut storage = storage(vec![1; 1000], Vec::new(), false);
+    storage.write(BASE, 990, &[2; 30]).expect("write");
+    storage.resize(BASE, 1010).expect("resize");
+    assert_eq!(storage.length_bytes(BASE), 1010);
+    assert_eq!(storage.transport().disks[0].bytes[990..], [2; 20]);
+    storage.discard(BASE, 0, 10).expect("discard");
+    storage.flush(BASE).expect("flush");
+    let served = &storage.transport().disks[0].served;
+    assert_eq!(served[..], [kind::WRITE_BYTES, kind::RESIZE, kind::DISCARD_BYTES, kind::SYNC]);
+}
+
+#[test]
+fn a_failed_write_is_named_by_the_call_that_completes_it() {
+    let mut storage = storage(Vec::new(), Vec::new(), false);
+    storage.transport_mut().disks[0].full_at = Some(1000);
+    for at in 0..20u64 {
+        storage.write(BASE, at * 100, &[1; 100]).expect("queued");
+    }
+    assert_eq!(storage.length_bytes(BASE), 2000);
+    let error = storage.settle().expect_err("the disk is full");
+    assert_eq!((error.operation, error.offset, error.errno), (Operation::Write, 1000, 28));
+    assert_eq!(storage.length_bytes(BASE), 1000, "the length is what the host says again");
+    storage.settle().expect("nothing is left behind");
+}
+
+#[test]
+fn a_failed_copy_is_named_by_its_record() {
+    let mut storage = storage(Vec::new(), pattern(4096, 0), false);
+    storage.transport_mut().disks[0].full_at = Some(250);
+    let segments: Vec<CopySegment> = (0..4)
+        .map(|at| CopySegment { target_offset: at * 100, source: OVERLAY, source_offset: 0, length_bytes: 100 })
+        .collect();
+    storage.copy(BASE, &segments).expect("queued");
+    let error = storage.flush(BASE).expect_err("the disk is full");
+    assert_eq!((error.operation, error.offset, error.errno), (Operation::Copy, 200, 28));
+}
+
+#[test]
+fn read_only_devices_refuse() {
+    let mut storage = storage(Vec::new(), pattern(100, 0), false);
+    storage.write(OVERLAY, 0, b"no").expect("queued");
+    let error = storage.settle().expect_err("read-only");
+    assert_eq!((error.device, error.errno), (OVERLAY, 13));
+}
+
+#[test]
+fn unknown_devices_and_endless_ranges_are_errors() {
+    let mut storage = storage(Vec::new(), Vec::new(), false);
+    assert_eq!(storage.read(DeviceId(2), 0, &mut [0]).expect_err("no such device").errno, 19);
+    assert_eq!(storage.length_bytes(DeviceId(9)), 0);
+    assert_eq!(storage.write(BASE, u64::MAX, &[1, 2]).expect_err("too far").errno, 27);
+    let far = CopySegment { target_offset: u64::MAX, source: OVERLAY, source_offset: 0, length_bytes: 2 };
+    assert_eq!(storage.copy(BASE, &[far]).expect_err("too far").errno, 27);
+}
+
+#[test]
+fn progress_reaches_the_machine() {
+    let mut storage = storage(Vec::new(), Vec::new(), false);
+    storage.progress(1, 2);
+    assert_eq!(storage.transport().progress, [(1, 2)]);
+}

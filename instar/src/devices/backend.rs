@@ -1,0 +1,160 @@
+//! One file behind a device: its length, and what can be done with it. Counts in bytes and never looks at them.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FileType, SeekFrom};
+use vm_memory::VolatileSlice;
+
+use crate::vm::volatile_io;
+
+/// The longest file that the system can address.
+const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;
+
+/// File systems that share blocks between files or copy on a server: btrfs, XFS, bcachefs, OCFS2, ZFS, NFS, CIFS, SMB2, Ceph.
+const COPYING_FILE_SYSTEMS: [u64; 9] = [
+    0x9123_683e, 0x5846_5342, 0xca45_1a4e, 0x7461_636f, 0x2fc1_2fc1, 0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400,
+];
+
+/// A file with its length. All operations take `&self` and may run at the same time on ranges that do not overlap.
+#[derive(Debug)]
+pub struct Backend<'a> {
+    file: &'a File,
+    writable: bool,
+    block_device: bool,
+    kernel_copies: bool,
+    identity: (u64, u64),
+    length_bytes: AtomicU64,
+}
+
+impl<'a> Backend<'a> {
+    /// Takes a file of which nobody else changes the length.
+    ///
+    /// # Errors
+    /// The system's, when asked for the file's kind and length; `InvalidInput` for what is neither a regular file nor a
+    /// block device.
+    pub fn new(file: &'a File, writable: bool) -> io::Result<Self> {
+        let status = rustix::fs::fstat(file)?;
+        let block_device = match FileType::from_raw_mode(status.st_mode) {
+            FileType::RegularFile => false,
+            FileType::BlockDevice => true,
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device")),
+        };
+        // A block device states its length only this way.
+        let length_bytes = rustix::fs::seek(file, SeekFrom::End(0))?;
+        let identity = if block_device { (status.st_rdev, 0) } else { (status.st_dev, status.st_ino) };
+        let kernel_copies = !block_device && kernel_copies(file);
+        Ok(Self { file, writable, block_device, kernel_copies, identity, length_bytes: AtomicU64::new(length_bytes) })
+    }
+
+    /// Whether the job may write to it.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Current length in bytes.
+    #[must_use]
+    pub fn length_bytes(&self) -> u64 {
+        self.length_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether both stand for the same file.
+    #[must_use]
+    pub fn same_file(&self, other: &Backend<'_>) -> bool {
+        self.block_device == other.block_device && self.identity == other.identity
+    }
+
+    pub(super) fn file(&self) -> &File {
+        self.file
+    }
+
+    /// Whether the file system has a better way to copy than through a buffer.
+    pub(super) fn kernel_copies(&self) -> bool {
+        self.kernel_copies
+    }
+
+    /// Checks that a range may be written and does not leave what the system can address; returns its end.
+    pub(super) fn check_write(&self, offset: u64, length: u64) -> io::Result<u64> {
+        if !self.writable {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
+        let end = end_of(offset, length)?;
+        if self.block_device && end > self.length_bytes() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        Ok(end)
+    }
+
+    /// The file may be longer now.
+    pub(super) fn grown_to(&self, end: u64) {
+        self.length_bytes.fetch_max(end, Ordering::Relaxed);
+    }
+
+    /// Fills guest memory from `offset`; zeros beyond the end.
+    pub(super) fn read(&self, offset: u64, target: &VolatileSlice<'_>) -> io::Result<()> {
+        end_of(offset, target.len() as u64)?;
+        let count = volatile_io::read_at(self.file, target, offset)?;
+        zero_slice(target, count)
+    }
+
+    /// Writes guest memory to `offset`; the file grows as needed.
+    pub(super) fn write(&self, offset: u64, source: &VolatileSlice<'_>) -> io::Result<()> {
+        self.check_write(offset, source.len() as u64)?;
+        let count = volatile_io::write_at(self.file, source, offset)?;
+        self.grown_to(offset.saturating_add(count as u64));
+        if count == source.len() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOSPC)) }
+    }
+
+    /// Sets the length.
+    pub(super) fn resize(&self, length: u64) -> io::Result<()> {
+        self.check_write(0, length)?;
+        if self.block_device {
+            return if length == self.length_bytes() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) };
+        }
+        retry(|| rustix::fs::ftruncate(self.file, length))?;
+        self.length_bytes.store(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes everything durable.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        if self.writable { retry(|| rustix::fs::fdatasync(self.file)) } else { Ok(()) }
+    }
+}
+
+fn kernel_copies(file: &File) -> bool {
+    // The type's width and sign differ between systems; its low 32 bits are the magic number.
+    rustix::fs::fstatfs(file).is_ok_and(|status| COPYING_FILE_SYSTEMS.contains(&(status.f_type as u64 & 0xffff_ffff)))
+}
+
+/// The end of a range, if the system can address it.
+pub(super) fn end_of(offset: u64, length: u64) -> io::Result<u64> {
+    offset
+        .checked_add(length)
+        .filter(|end| *end <= MAX_LENGTH_BYTES)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))
+}
+
+/// Repeats a call that a signal interrupted; the watchdog sends some.
+pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+fn zero_slice(target: &VolatileSlice<'_>, from: usize) -> io::Result<()> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut at = from;
+    while at < target.len() {
+        let rest = target.offset(at).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+        let count = rest.len().min(ZEROS.len());
+        rest.copy_from(&ZEROS[..count]);
+        at += count;
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Passes accesses to device pages on: to the control page's few registers, and to the devices, whose requests it carries
+//! out when a doorbell rings.
+
+use instar_abi::block::Completion;
+use instar_abi::job::{MAX_DEVICES, device_flag};
+use instar_abi::memory::{DEVICES_START, DeviceState, PAGE_BYTES, PANIC_TEXT_BYTES, SHARED_PANIC_TEXT, SHARED_START};
+use instar_abi::mmio::{CONTROL_START, DEVICE_END, DEVICE_START, control};
+use instar_abi::wire::Wire;
+use virtio_queue::{QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::backend::Backend;
+use super::executor::{Executor, Outcome};
+use super::request::{self, Answer, Malformed, Request};
+use super::transport::{Effect, Transport};
+use crate::vm::{BusAction, DmaMemory, GuestRam, MmioBus, VmError};
+
+/// The most list entries that are held in the host's memory at once; a longer batch is done in several goes.
+const MAX_ENTRIES: usize = 32 << 10;
+
+/// All devices of a sandbox.
+#[derive(Debug)]
+pub struct Bus<'a> {
+    transports: Vec<Transport>,
+    backends: Vec<Backend<'a>>,
+}
+
+impl<'a> Bus<'a> {
+    /// One device a backend, numbered in their order.
+    ///
+    /// # Errors
+    /// [`VmError::Config`] where there are too many, or where one file stands behind two devices and one of them is writable.
+    pub fn new(backends: Vec<Backend<'a>>) -> Result<Self, VmError> {
+        if backends.len() > MAX_DEVICES {
+            return Err(VmError::Config(format!("more than {MAX_DEVICES} files")));
+        }
+        for (number, backend) in backends.iter().enumerate() {
+            if backends[..number].iter().any(|other| backend.same_file(other) && (backend.writable() || other.writable())) {
+                return Err(VmError::Config("the same file is used twice, and would be written to".into()));
+            }
+        }
+        let transports = backends.iter().map(|backend| Transport::new(!backend.writable())).collect::<Result<_, _>>();
+        Ok(Self { transports: transports.map_err(protocol)?, backends })
+    }
+
+    /// Writes the device table to the guest's memory.
+    ///
+    /// # Errors
+    /// [`VmError::Setup`].
+    pub fn publish(&self, ram: &GuestRam) -> Result<(), VmError> {
+        (0..self.backends.len()).try_for_each(|device| self.publish_device(ram, device))
+    }
+
+    fn publish_device(&self, ram: &GuestRam, device: usize) -> Result<(), VmError> {
+        let Some(backend) = self.backends.get(device) else { return Ok(()) };
+        let flags = if backend.writable() { device_flag::WRITABLE } else { 0 };
+        let mut bytes = [0; DeviceState::SIZE_BYTES];
+        DeviceState { length_bytes: backend.length_bytes(), flags, reserved: 0 }.put(&mut bytes);
+        ram.write_low(DEVICES_START + (device * DeviceState::SIZE_BYTES) as u64, &bytes)
+    }
+
+    /// Carries out everything that stands in a device's queue.
+    fn serve(&mut self, device: usize, memory: &DmaMemory) -> Result<(), Malformed> {
+        let queue = self.transports[device].queue()?;
+        let (table, size) = (GuestAddress(queue.desc_table()), queue.size());
+        let broken = Malformed("a queue's ring is broken");
+        let heads: Vec<u16> = queue.iter(memory).map_err(|_| broken)?.map(|chain| chain.head_index()).collect();
+        let executor = Executor { backends: &self.backends, own: device, memory };
+        let mut heads = heads.into_iter().peekable();
+        while heads.peek().is_some() {
+            let mut requests = Vec::new();
+            let mut entries = 0;
+            while let Some(head) = heads.next_if(|_| entries < MAX_ENTRIES) {
+                let request = request::parse(memory, table, size, head)?;
+                entries += request.action.entries();
+                requests.push(request);
+            }
+            for (request, outcome) in requests.iter().zip(executor.execute(&requests)) {
+                answer(memory, request, outcome)?;
+                queue.add_used(memory, request.head, request.writable_bytes).map_err(|_| broken)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn answer(memory: &DmaMemory, request: &Request, outcome: Outcome) -> Result<(), Malformed> {
+    let result = match request.answer {
+        Answer::Byte(place) => memory.write_slice(&[outcome.status], place),
+        Answer::Completion(place) => {
+            let mut bytes = [0; Completion::SIZE_BYTES];
+            let Outcome { status, errno, record } = outcome;
+            Completion { status: u32::from(status), errno, record, reserved: 0 }.put(&mut bytes);
+            memory.write_slice(&bytes, place)
+        }
+    };
+    result.map_err(|_| Malformed("an answer's place is out of range"))
+}
+
+impl MmioBus for Bus<'_> {
+    fn read(&mut self, ram: &GuestRam, address: u64, data: &mut [u8]) -> Result<(), VmError> {
+        if address == CONTROL_START + control::MEMORY_BYTES && data.len() == 8 {
+            data.copy_from_slice(&ram.size_bytes().to_le_bytes());
+            return Ok(());
+        }
+        let (device, offset) = self.locate(address)?;
+        self.transports[device].read(offset, self.backends[device].length_bytes(), data).map_err(protocol)
+    }
+
+    fn write(&mut self, ram: &GuestRam, address: u64, data: &[u8]) -> Result<BusAction, VmError> {
+        if address == CONTROL_START + control::DONE {
+            return Ok(BusAction::Done);
+        }
+        if address == CONTROL_START + control::PANIC {
+            return Err(last_words(ram, data));
+        }
+        let (device, offset) = self.locate(address)?;
+        if self.transports[device].write(offset, data, ram.dma()).map_err(protocol)? == Effect::Notify {
+            self.serve(device, ram.dma()).map_err(protocol)?;
+            self.publish_device(ram, device)?;
+        }
+        Ok(BusAction::Continue)
+    }
+}
+
+impl Bus<'_> {
+    fn locate(&self, address: u64) -> Result<(usize, u64), VmError> {
+        let inside = (DEVICE_START..DEVICE_END).contains(&address).then(|| address - DEVICE_START);
+        let device = inside.and_then(|inside| usize::try_from(inside / PAGE_BYTES).ok());
+        match device.filter(|device| *device < self.backends.len()) {
+            Some(device) => Ok((device, address % PAGE_BYTES)),
+            None => Err(VmError::Protocol(format!("the guest program spoke to {address:#x}, where there is no device"))),
+        }
+    }
+}
+
+fn last_words(ram: &GuestRam, data: &[u8]) -> VmError {
+    let length = data.first_chunk::<4>().map_or(0, |word| u64::from(u32::from_le_bytes(*word))).min(PANIC_TEXT_BYTES);
+    let mut text = vec![0; usize::try_from(length).unwrap_or(0)];
+    match ram.read_low(SHARED_START + SHARED_PANIC_TEXT, &mut text) {
+        Ok(()) => VmError::Panic(String::from_utf8_lossy(&text).into_owned()),
+        Err(error) => error,
+    }
+}
+
+fn protocol(malformed: Malformed) -> VmError {
+    VmError::Protocol(format!("the guest program misused a device: {malformed}"))
+}

@@ -1,0 +1,263 @@
+//! Carries out batches of requests: what stands between two barriers in any order and, where it is much, in parallel.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use instar_abi::block::{CompareRecord, CopyRecord, status};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+
+use super::backend::{Backend, end_of};
+use super::compare::Comparer;
+use super::copy::Copier;
+use super::request::{Action, Range, Request, Span};
+use super::zero;
+use crate::vm::DmaMemory;
+
+/// How many threads work on one batch.
+const WORKERS: usize = 2;
+/// A stretch with less work than this, counted in bytes, is not worth a thread.
+const PARALLEL_BYTES: u64 = 4 << 20;
+/// What one request or record costs beside its bytes, counted in bytes.
+const PIECE_COST_BYTES: u64 = 8 << 10;
+/// A longer record is cut, so that several threads can share it.
+const CUT_BYTES: u64 = 16 << 20;
+/// The most parts of one record, which bounds what a hostile length can cost the host.
+const MAX_PARTS: u64 = 64;
+/// A list longer than this has enough records to share; none of them is cut.
+const UNCUT_RECORDS: usize = 64;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// One of [`status`].
+    pub(super) status: u8,
+    /// The system's error number, or 0.
+    pub(super) errno: i32,
+    /// Which record of a list failed, or 0.
+    pub(super) record: u32,
+}
+
+impl Outcome {
+    const OK: Self = Self { status: status::OK, errno: 0, record: 0 };
+
+    fn failed(error: &io::Error, record: usize) -> Self {
+        Self {
+            status: status::IO_ERROR,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+            record: u32::try_from(record).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The devices and the memory that a batch works on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Executor<'a> {
+    pub(super) backends: &'a [Backend<'a>],
+    /// The device whose doorbell rang.
+    pub(super) own: usize,
+    pub(super) memory: &'a DmaMemory,
+}
+
+/// A part of a request that one thread does in one go.
+#[derive(Clone, Copy, Debug)]
+enum Piece<'r> {
+    Whole(&'r Action),
+    Copy(&'r CopyRecord, Range),
+    Compare(&'r CompareRecord, GuestAddress),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Job<'r> {
+    request: usize,
+    record: usize,
+    piece: Piece<'r>,
+    cost: u64,
+}
+
+/// What a thread keeps between pieces.
+#[derive(Debug, Default)]
+struct Tools {
+    copier: Copier,
+    comparer: Comparer,
+}
+
+impl Executor<'_> {
+    /// Carries out a batch; the outcomes are in the requests' order.
+    pub(super) fn execute(&self, requests: &[Request]) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::OK; requests.len()];
+        let mut start = 0;
+        for (at, request) in requests.iter().enumerate() {
+            if request.action.is_barrier() {
+                self.stretch(&requests[start..at], &mut outcomes[start..at]);
+                if let Err(error) = self.whole(&request.action) {
+                    outcomes[at] = Outcome::failed(&error, 0);
+                }
+                start = at + 1;
+            }
+        }
+        self.stretch(&requests[start..], &mut outcomes[start..]);
+        outcomes
+    }
+
+    /// Carries out requests without a barrier among them.
+    fn stretch(&self, requests: &[Request], outcomes: &mut [Outcome]) {
+        let mut jobs = Vec::new();
+        for (request, Request { action, .. }) in requests.iter().enumerate() {
+            match action {
+                Action::Unknown => outcomes[request] = Outcome { status: status::UNSUPPORTED, ..Outcome::OK },
+                action => cut(request, action, &mut jobs),
+            }
+        }
+        let cost = jobs.iter().fold(0, |sum: u64, job| sum.saturating_add(job.cost));
+        let failures = Mutex::new(Vec::new());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut tools = Tools::default();
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = self.piece(job.piece, &mut tools) {
+                    let failure = (job.request, Outcome::failed(&error, job.record));
+                    failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                }
+            }
+        };
+        if cost < PARALLEL_BYTES || jobs.len() < 2 {
+            work();
+        } else {
+            thread::scope(|scope| {
+                for _ in 1..WORKERS {
+                    scope.spawn(work);
+                }
+                work();
+            });
+        }
+        for (request, outcome) in failures.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            outcomes[request] = outcome;
+        }
+    }
+
+    fn piece(&self, piece: Piece<'_>, tools: &mut Tools) -> io::Result<()> {
+        match piece {
+            Piece::Whole(action) => self.whole(action),
+            Piece::Copy(record, part) => {
+                let source = self.other(record.source_device)?;
+                let source_offset = end_of(record.source_offset_bytes, part.offset)?;
+                let target_offset = end_of(record.target_offset_bytes, part.offset)?;
+                tools.copier.copy(self.own()?, target_offset, source, source_offset, part.length)
+            }
+            Piece::Compare(record, place) => {
+                let other = self.other(record.other_device)?;
+                let equal = tools.comparer.equal(
+                    self.own()?,
+                    record.own_offset_bytes,
+                    other,
+                    record.other_offset_bytes,
+                    record.length_bytes,
+                )?;
+                self.memory.write_slice(&[u8::from(!equal)], place).map_err(|_| fault())
+            }
+        }
+    }
+
+    fn whole(&self, action: &Action) -> io::Result<()> {
+        let own = self.own()?;
+        match action {
+            Action::Read { offset, spans, exact } => {
+                if *exact {
+                    check_inside(own, *offset, spans)?;
+                }
+                self.each(*offset, spans, |offset, slice| own.read(offset, slice))
+            }
+            Action::Write { offset, spans, exact } => {
+                if *exact {
+                    check_inside(own, *offset, spans)?;
+                }
+                self.each(*offset, spans, |offset, slice| own.write(offset, slice))
+            }
+            Action::Flush => own.flush(),
+            Action::WriteZeroes { ranges, exact } => ranges.iter().try_for_each(|range| {
+                if *exact && end_of(range.offset, range.length)? > own.length_bytes() {
+                    return Err(io::Error::from_raw_os_error(libc::EINVAL));
+                }
+                zero::write_zeroes(own, range.offset, range.length, range.may_unmap)
+            }),
+            Action::Discard(ranges) => ranges.iter().try_for_each(|range| zero::discard(own, range.offset, range.length)),
+            Action::Resize(length) => own.resize(*length),
+            Action::Copy(_) | Action::Compare(..) | Action::Unknown => Ok(()),
+        }
+    }
+
+    fn each(
+        &self,
+        offset: u64,
+        spans: &[Span],
+        mut transfer: impl FnMut(u64, &VolatileSlice<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut at = offset;
+        for span in spans {
+            let slice = GuestMemoryBackend::get_slice(self.memory, span.address, span.length).map_err(|_| fault())?;
+            transfer(at, &slice)?;
+            at = end_of(at, span.length as u64)?;
+        }
+        Ok(())
+    }
+
+    fn own(&self) -> io::Result<&Backend<'_>> {
+        self.backends.get(self.own).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
+    fn other(&self, device: u32) -> io::Result<&Backend<'_>> {
+        let device = usize::try_from(device).ok().and_then(|device| self.backends.get(device));
+        device.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+}
+
+fn cut<'r>(request: usize, action: &'r Action, jobs: &mut Vec<Job<'r>>) {
+    match action {
+        Action::Copy(records) => {
+            for (record, copy) in records.iter().enumerate() {
+                let step = match records.len() {
+                    0..=UNCUT_RECORDS => CUT_BYTES.max(copy.length_bytes.div_ceil(MAX_PARTS)),
+                    _ => copy.length_bytes,
+                };
+                let mut offset = 0;
+                while offset < copy.length_bytes {
+                    let length = step.min(copy.length_bytes - offset);
+                    let part = Range { offset, length, may_unmap: false };
+                    let cost = length.saturating_add(PIECE_COST_BYTES);
+                    jobs.push(Job { request, record, piece: Piece::Copy(copy, part), cost });
+                    offset += length;
+                }
+            }
+        }
+        Action::Compare(records, results) => {
+            let places = results.iter().flat_map(|span| (span.address.0..).take(span.length).map(GuestAddress));
+            for ((record, compare), place) in records.iter().enumerate().zip(places) {
+                let cost = compare.length_bytes.saturating_add(PIECE_COST_BYTES);
+                jobs.push(Job { request, record, piece: Piece::Compare(compare, place), cost });
+            }
+        }
+        action => {
+            let cost = match action {
+                Action::Read { spans, .. } | Action::Write { spans, .. } => {
+                    spans.iter().fold(0, |sum: u64, span| sum.saturating_add(span.length as u64))
+                }
+                _ => 0,
+            };
+            let piece = Piece::Whole(action);
+            jobs.push(Job { request, record: 0, piece, cost: cost.saturating_add(PIECE_COST_BYTES) });
+        }
+    }
+}
+
+fn check_inside(backend: &Backend<'_>, offset: u64, spans: &[Span]) -> io::Result<()> {
+    let length = spans.iter().fold(0, |sum: u64, span| sum.saturating_add(span.length as u64));
+    // The capacity is stated in whole sectors: the last one may stick out.
+    let capacity = backend.length_bytes().next_multiple_of(instar_abi::block::SECTOR_BYTES);
+    if end_of(offset, length)? <= capacity { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) }
+}
+
+fn fault() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFAULT)
+}

@@ -1,0 +1,16 @@
+//! What the guest sees outside of its memory: one control page and one virtio block device a file.
+//!
+//! Everything that comes from the guest is hostile here: registers, rings, descriptors, requests. A request that an honest
+//! driver may make but that cannot be done is answered with an error; what no honest driver does ends the run.
+
+mod backend;
+mod bus;
+mod compare;
+mod copy;
+mod executor;
+mod request;
+mod transport;
+mod zero;
+
+pub use backend::Backend;
+pub use bus::Bus;

@@ -1,0 +1,353 @@
+//! Reads requests out of descriptor chains and checks their form. Does no I/O and knows no files.
+//!
+//! Whatever an honest driver never sends is [`Malformed`] and ends the run; a request of good form may still be refused by
+//! the executor.
+
+use std::fmt;
+
+use instar_abi::block::{
+    CompareRecord, Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, MAX_STANDARD_RANGES, MAX_STANDARD_SECTORS,
+    SECTOR_BYTES, StandardHeader, StandardRange, VendorHeader, kind, request_flag,
+};
+use instar_abi::wire::Wire;
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+use crate::vm::DmaMemory;
+
+/// Descriptor flag: the chain points to a table elsewhere. Not offered, so never honest.
+const INDIRECT: u16 = 4;
+
+/// What no honest driver sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed(pub(super) &'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// A piece of guest memory that devices may reach; checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) address: GuestAddress,
+    pub(super) length: usize,
+}
+
+/// A range of bytes of the device; its end may still be anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) may_unmap: bool,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Fill the spans. `exact`: what lies beyond the end is an error instead of zeros.
+    Read { offset: u64, spans: Vec<Span>, exact: bool },
+    /// Write the spans. `exact`: the device must not grow.
+    Write { offset: u64, spans: Vec<Span>, exact: bool },
+    /// Make everything durable.
+    Flush,
+    /// Copy to this device.
+    Copy(Vec<CopyRecord>),
+    /// Compare with other devices; one result byte a record goes to the spans.
+    Compare(Vec<CompareRecord>, Vec<Span>),
+    /// Make ranges read as zeros. `exact`: the device must not grow.
+    WriteZeroes { ranges: Vec<Range>, exact: bool },
+    /// Give ranges back.
+    Discard(Vec<Range>),
+    /// Set the length.
+    Resize(u64),
+    /// The device does not know this request.
+    Unknown,
+}
+
+impl Action {
+    /// Whether everything before it has to be complete first, and it before everything behind.
+    pub(super) fn is_barrier(&self) -> bool {
+        matches!(self, Self::Flush | Self::Resize(_))
+    }
+
+    /// How many list entries it holds in the host's memory.
+    pub(super) fn entries(&self) -> usize {
+        match self {
+            Self::Copy(records) => records.len(),
+            Self::Compare(records, _) => records.len(),
+            _ => 1,
+        }
+    }
+}
+
+/// Where the answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// One status byte.
+    Byte(GuestAddress),
+    /// A completion.
+    Completion(GuestAddress),
+}
+
+/// A request of good form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// First descriptor, which names the request to the driver.
+    pub(super) head: u16,
+    pub(super) action: Action,
+    pub(super) answer: Answer,
+    /// Number of bytes that the driver lets the device write.
+    pub(super) writable_bytes: u32,
+}
+
+/// Reads the request whose chain starts at descriptor `head` of a table.
+pub(super) fn parse(memory: &DmaMemory, table: GuestAddress, size: u16, head: u16) -> Result<Request, Malformed> {
+    let chain = Chain::walk(memory, table, size, head)?;
+    let mut readable = Cursor { memory, spans: chain.readable };
+    let mut kind_bytes = [0; 4];
+    readable.peek(&mut kind_bytes)?;
+    let kind = u32::from_le_bytes(kind_bytes);
+    let writable_bytes =
+        chain.writable.iter().try_fold(0u32, |sum, span| sum.checked_add(u32::try_from(span.length).ok()?));
+    let writable_bytes = writable_bytes.ok_or(Malformed("a request has room for more than 4 GiB"))?;
+    let vendor = kind & kind::VENDOR_BIT != 0;
+    let answer_length = if vendor { Completion::SIZE_BYTES } else { 1 };
+    let (answer, writable) = split_answer(chain.writable, answer_length)?;
+    let (action, answer) = if vendor {
+        (vendor_action(&mut readable, writable)?, Answer::Completion(answer))
+    } else {
+        (standard_action(&mut readable, writable)?, Answer::Byte(answer))
+    };
+    Ok(Request { head, action, answer, writable_bytes })
+}
+
+fn vendor_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Action, Malformed> {
+    let header: VendorHeader = readable.take()?;
+    let range = Range {
+        offset: header.offset_bytes,
+        length: header.length_bytes,
+        may_unmap: header.flags & request_flag::MAY_UNMAP != 0,
+    };
+    if header.flags & !request_flag::MAY_UNMAP != 0 || header.reserved != 0 {
+        return Err(Malformed("a request has unknown flags"));
+    }
+    let listed = matches!(header.kind, kind::COPY | kind::COMPARE);
+    if header.record_count > MAX_RECORDS || (header.record_count != 0 && !listed) {
+        return Err(Malformed("a request has too many records"));
+    }
+    let action = match header.kind {
+        kind::READ_BYTES => {
+            check_data(&writable, Some(range.length))?;
+            return readable.end().map(|()| Action::Read { offset: range.offset, spans: writable, exact: false });
+        }
+        kind::WRITE_BYTES => {
+            let spans = readable.rest();
+            check_data(&spans, Some(range.length))?;
+            Action::Write { offset: range.offset, spans, exact: false }
+        }
+        kind::COPY => Action::Copy(readable.records(header.record_count)?),
+        kind::COMPARE => {
+            let records = readable.records(header.record_count)?;
+            check_data(&writable, Some(u64::from(header.record_count)))?;
+            return readable.end().map(|()| Action::Compare(records, writable));
+        }
+        kind::WRITE_ZEROES_BYTES => Action::WriteZeroes { ranges: vec![range], exact: false },
+        kind::DISCARD_BYTES => Action::Discard(vec![range]),
+        kind::RESIZE => Action::Resize(range.offset),
+        kind::SYNC => Action::Flush,
+        _ => return Ok(Action::Unknown),
+    };
+    no_room(&writable)?;
+    readable.end()?;
+    Ok(action)
+}
+
+fn standard_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Action, Malformed> {
+    let header: StandardHeader = readable.take()?;
+    let offset = || header.sector.checked_mul(SECTOR_BYTES).ok_or(Malformed("a sector number is out of range"));
+    match header.kind {
+        kind::IN => {
+            check_sectors(&writable)?;
+            readable.end()?;
+            Ok(Action::Read { offset: offset()?, spans: writable, exact: true })
+        }
+        kind::OUT => {
+            let spans = readable.rest();
+            check_sectors(&spans)?;
+            no_room(&writable)?;
+            Ok(Action::Write { offset: offset()?, spans, exact: true })
+        }
+        kind::FLUSH => {
+            no_room(&writable)?;
+            Ok(Action::Flush)
+        }
+        kind::DISCARD | kind::WRITE_ZEROES => {
+            no_room(&writable)?;
+            let ranges = readable.standard_ranges()?;
+            if header.kind == kind::DISCARD {
+                Ok(Action::Discard(ranges))
+            } else {
+                Ok(Action::WriteZeroes { ranges, exact: true })
+            }
+        }
+        _ => Ok(Action::Unknown),
+    }
+}
+
+fn total(spans: &[Span]) -> u64 {
+    spans.iter().fold(0, |sum: u64, span| sum.saturating_add(span.length as u64))
+}
+
+fn check_data(spans: &[Span], length: Option<u64>) -> Result<(), Malformed> {
+    let total = total(spans);
+    if total > MAX_DATA_BYTES {
+        return Err(Malformed("a request moves too many bytes"));
+    }
+    match length {
+        Some(length) if length != total => Err(Malformed("a request's length does not match its descriptors")),
+        _ => Ok(()),
+    }
+}
+
+fn check_sectors(spans: &[Span]) -> Result<(), Malformed> {
+    check_data(spans, None)?;
+    if total(spans).is_multiple_of(SECTOR_BYTES) { Ok(()) } else { Err(Malformed("a request moves parts of sectors")) }
+}
+
+fn no_room(spans: &[Span]) -> Result<(), Malformed> {
+    if spans.is_empty() { Ok(()) } else { Err(Malformed("a request has room for data that it does not ask for")) }
+}
+
+/// Cuts the answer's place off the end of what the device may write.
+fn split_answer(mut writable: Vec<Span>, length: usize) -> Result<(GuestAddress, Vec<Span>), Malformed> {
+    let last = writable.last_mut().ok_or(Malformed("a request has no room for an answer"))?;
+    let rest = last.length.checked_sub(length).ok_or(Malformed("a request has no room for an answer"))?;
+    let answer = GuestAddress(last.address.0 + rest as u64);
+    last.length = rest;
+    if rest == 0 {
+        writable.pop();
+    }
+    Ok((answer, writable))
+}
+
+/// The pieces of memory of one chain.
+struct Chain {
+    readable: Vec<Span>,
+    writable: Vec<Span>,
+}
+
+impl Chain {
+    fn walk(memory: &DmaMemory, table: GuestAddress, size: u16, head: u16) -> Result<Self, Malformed> {
+        let mut chain = Self { readable: Vec::new(), writable: Vec::new() };
+        let mut index = head;
+        for _ in 0..size {
+            if index >= size {
+                return Err(Malformed("a descriptor's number is out of range"));
+            }
+            let place = table.0.checked_add(u64::from(index) * 16).ok_or(Malformed("the descriptor table is out of range"))?;
+            let descriptor: Descriptor =
+                memory.read_obj(GuestAddress(place)).map_err(|_| Malformed("the descriptor table is out of range"))?;
+            if descriptor.flags() & INDIRECT != 0 {
+                return Err(Malformed("a descriptor is indirect, which was not agreed"));
+            }
+            let span = Span { address: descriptor.addr(), length: descriptor.len() as usize };
+            if span.length == 0 || !GuestMemoryBackend::check_range(memory, span.address, span.length) {
+                return Err(Malformed("a descriptor names memory that devices may not reach"));
+            }
+            if descriptor.is_write_only() {
+                chain.writable.push(span);
+            } else if chain.writable.is_empty() {
+                chain.readable.push(span);
+            } else {
+                return Err(Malformed("a descriptor to read follows one to write"));
+            }
+            if !descriptor.has_next() {
+                return Ok(chain);
+            }
+            index = descriptor.next();
+        }
+        Err(Malformed("a chain of descriptors has no end"))
+    }
+}
+
+/// Reads through the pieces of memory that the driver has filled.
+struct Cursor<'a> {
+    memory: &'a DmaMemory,
+    spans: Vec<Span>,
+}
+
+impl Cursor<'_> {
+    fn peek(&self, bytes: &mut [u8]) -> Result<(), Malformed> {
+        let mut done = 0;
+        for span in &self.spans {
+            let count = span.length.min(bytes.len() - done);
+            self.memory
+                .read_slice(&mut bytes[done..done + count], span.address)
+                .map_err(|_| Malformed("a descriptor names memory that devices may not reach"))?;
+            done += count;
+            if done == bytes.len() {
+                return Ok(());
+            }
+        }
+        Err(Malformed("a request is cut short"))
+    }
+
+    fn skip(&mut self, mut count: usize) {
+        self.spans.retain_mut(|span| {
+            let cut = count.min(span.length);
+            count -= cut;
+            span.address.0 += cut as u64;
+            span.length -= cut;
+            span.length != 0
+        });
+    }
+
+    fn take<T: Wire>(&mut self) -> Result<T, Malformed> {
+        self.take_list(1).and_then(|mut list| list.pop().ok_or(Malformed("a request is cut short")))
+    }
+
+    fn take_list<T: Wire>(&mut self, count: usize) -> Result<Vec<T>, Malformed> {
+        let length = count.checked_mul(T::SIZE_BYTES).ok_or(Malformed("a list is too long"))?;
+        if (length as u64) > total(&self.spans) {
+            return Err(Malformed("a request is cut short"));
+        }
+        let mut bytes = vec![0; length];
+        self.peek(&mut bytes)?;
+        self.skip(length);
+        Ok(bytes.chunks_exact(T::SIZE_BYTES).map(T::get).collect())
+    }
+
+    fn records<T: Wire>(&mut self, count: u32) -> Result<Vec<T>, Malformed> {
+        self.take_list(count as usize)
+    }
+
+    fn standard_ranges(&mut self) -> Result<Vec<Range>, Malformed> {
+        let length = total(&self.spans);
+        let size = StandardRange::SIZE_BYTES as u64;
+        if length == 0 || !length.is_multiple_of(size) || length / size > u64::from(MAX_STANDARD_RANGES) {
+            return Err(Malformed("a list of ranges has an impossible length"));
+        }
+        let ranges: Vec<StandardRange> = self.records(u32::try_from(length / size).unwrap_or(MAX_STANDARD_RANGES))?;
+        ranges
+            .iter()
+            .map(|range| {
+                if range.sector_count > MAX_STANDARD_SECTORS || range.flags & !request_flag::MAY_UNMAP != 0 {
+                    return Err(Malformed("a range is out of bounds"));
+                }
+                let offset = range.sector.checked_mul(SECTOR_BYTES).ok_or(Malformed("a sector number is out of range"))?;
+                let length = u64::from(range.sector_count) * SECTOR_BYTES;
+                Ok(Range { offset, length, may_unmap: range.flags & request_flag::MAY_UNMAP != 0 })
+            })
+            .collect()
+    }
+
+    fn rest(&mut self) -> Vec<Span> {
+        std::mem::take(&mut self.spans)
+    }
+
+    fn end(&self) -> Result<(), Malformed> {
+        if self.spans.is_empty() { Ok(()) } else { Err(Malformed("a request is longer than it says")) }
+    }
+}

@@ -1,0 +1,223 @@
+//! Finds the images below an overlay, one after the other: inspect one, ask the gate, open the next.
+//!
+//! Knows links and locks. What an image says about itself comes from the sandbox, through [`Inspect`].
+
+use instar_abi::job::{MAX_DEVICES, format};
+use instar_abi::report::info_flag;
+
+use super::driver;
+use super::error::{Cause, OpenError};
+use super::name::{self, Location};
+use super::open::{Access, ImageFile, open_found};
+use super::policy::Gate;
+
+/// The most images in one chain. The contract's device table leaves room for some external data files besides.
+pub const MAX_LAYERS: usize = 200;
+
+/// What the sandbox says about one image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// One of [`format`], never [`format::PROBE`].
+    pub format: u32,
+    /// Bits of [`info_flag`].
+    pub flags: u32,
+    /// Size of the disk that a guest sees, in bytes.
+    pub virtual_size_bytes: u64,
+    /// Entries of the active L1 table.
+    pub l1_entries: u64,
+    /// The recorded backing name.
+    pub backing_name: Option<Vec<u8>>,
+    /// The recorded format of the backing image.
+    pub backing_format: Option<Vec<u8>>,
+    /// The recorded name of the external data file.
+    pub data_file_name: Option<Vec<u8>>,
+    /// The operation's report as it came, for those who print it.
+    pub report: Vec<u8>,
+    /// What stood behind the report.
+    pub payload: Vec<u8>,
+}
+
+/// Why an image could not be inspected.
+#[derive(Debug)]
+pub enum Finding<E> {
+    /// It is about the image.
+    Image(Cause),
+    /// It is about the sandbox.
+    Sandbox(E),
+}
+
+/// Reads one image's metadata in the sandbox.
+pub trait Inspect {
+    /// What can go wrong with the sandbox itself.
+    type Error;
+
+    /// Inspects an open image. `format` is one of [`format`].
+    ///
+    /// # Errors
+    /// What is wrong with the image, or with the sandbox.
+    fn inspect(&mut self, image: &ImageFile, format: u32) -> Result<Summary, Finding<Self::Error>>;
+}
+
+/// Whose words a failing link is reported in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// Each link is part of opening the overlay.
+    OfOverlay,
+    /// Each link is opened for itself, and without its external data file.
+    EachAlone,
+}
+
+/// One image of a chain.
+#[derive(Debug)]
+pub struct Layer {
+    /// Its file.
+    pub image: ImageFile,
+    /// Its external data file.
+    pub data: Option<ImageFile>,
+    /// What it says about itself.
+    pub summary: Summary,
+    /// The format that was given or recorded, or [`format::PROBE`].
+    pub given_format: u32,
+    /// Where its name leads.
+    pub location: Location,
+    /// The name under which the image above records it; `None` for the overlay.
+    pub recorded: Option<Vec<u8>>,
+}
+
+/// Why a chain could not be opened.
+#[derive(Debug)]
+pub enum ChainError<E> {
+    /// A file.
+    Open(OpenError),
+    /// The sandbox, at work on one image.
+    Sandbox {
+        /// The image's name as messages show it.
+        image: Vec<u8>,
+        /// What happened.
+        error: E,
+    },
+}
+
+/// Opens the chain of an overlay that is already open. Everything below it is opened read-only.
+///
+/// # Errors
+/// Anything that keeps a link from being opened: every link must open, also those that nobody will read.
+pub fn discover<I: Inspect>(
+    gate: &Gate,
+    overlay: ImageFile,
+    given_format: u32,
+    links: Links,
+    inspect: &mut I,
+) -> Result<Vec<Layer>, ChainError<I::Error>> {
+    let typed = overlay.name().to_vec();
+    let below = if overlay.is_writable() { Access::Read } else { overlay.access() };
+    let location = Location::of_overlay(&typed);
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut next = Some(Next { image: overlay, given_format, location, recorded: None });
+    while let Some(link) = next.take() {
+        let depth = layers.len();
+        let shown = link.image.name().to_vec();
+        let failed = |at: &[u8], depth: usize, cause| {
+            ChainError::Open(match links {
+                Links::OfOverlay => OpenError { image: typed.clone(), backing_depth: depth, cause },
+                Links::EachAlone => OpenError { image: at.to_vec(), backing_depth: 0, cause },
+            })
+        };
+        let summary = inspect.inspect(&link.image, link.given_format).map_err(|finding| match finding {
+            Finding::Image(cause) => failed(&shown, depth, cause),
+            Finding::Sandbox(error) => ChainError::Sandbox { image: shown.clone(), error },
+        })?;
+        check_use(&link.image, &summary).map_err(|cause| failed(&shown, depth, cause))?;
+        let data = match links {
+            Links::OfOverlay => open_data(gate, &link.location, &summary, link.image.access()),
+            Links::EachAlone => Ok(None),
+        }
+        .map_err(|cause| failed(&shown, depth, cause))?;
+        let files = layers.iter().map(|layer| 1 + usize::from(layer.data.is_some())).sum::<usize>() + 2;
+        if depth >= MAX_LAYERS || files > MAX_DEVICES {
+            return Err(failed(&shown, depth, Cause::TooDeep(depth.min(MAX_LAYERS))));
+        }
+        if let Some(recorded) = &summary.backing_name {
+            let (opened, at) = open_backing(gate, &link.location, recorded, &summary, below);
+            let opened = opened.map_err(|cause| failed(&at, depth + 1, cause))?;
+            let seen = layers.iter().map(|layer| &layer.image).chain([&link.image]);
+            if seen.map(ImageFile::identity).any(|identity| identity == opened.image.identity()) {
+                return Err(failed(&at, depth + 1, Cause::Loop(at.clone())));
+            }
+            next = Some(opened);
+        }
+        let Next { image, given_format, location, recorded } = link;
+        layers.push(Layer { image, data, summary, given_format, location, recorded });
+    }
+    Ok(layers)
+}
+
+/// A link that is open and not yet inspected.
+struct Next {
+    image: ImageFile,
+    given_format: u32,
+    location: Location,
+    recorded: Option<Vec<u8>>,
+}
+
+/// What a writer of this image must not be: marked corrupt, or unreadable for want of a key.
+fn check_use(image: &ImageFile, summary: &Summary) -> Result<(), Cause> {
+    if image.is_writable() && summary.flags & info_flag::CORRUPT != 0 {
+        return Err(Cause::Image(b"qcow2: Image is corrupt; cannot be opened read/write".to_vec()));
+    }
+    Ok(())
+}
+
+fn open_backing(
+    gate: &Gate,
+    holder: &Location,
+    recorded: &[u8],
+    summary: &Summary,
+    access: Access,
+) -> (Result<Next, Cause>, Vec<u8>) {
+    let parsed = match name::parse(recorded) {
+        Ok(parsed) => parsed,
+        Err(cause) => return (Err(cause), recorded.to_vec()),
+    };
+    let location = holder.join(&parsed);
+    let shown = location.shown(gate.overlay_directory());
+    // A driver in the name itself stands above the format recorded beside it.
+    let driver = parsed.driver.as_deref().map(str::as_bytes).or(summary.backing_format.as_deref());
+    let given_format = match driver {
+        None => format::PROBE,
+        Some(driver) => match driver::number(driver) {
+            Some(number) => number,
+            None => return (Err(Cause::UnknownDriver(driver.to_vec())), shown),
+        },
+    };
+    let opened = gate
+        .admit(&location, recorded)
+        .and_then(|found| open_found(found, &shown, access))
+        .map(|image| Next { image, given_format, location, recorded: Some(recorded.to_vec()) });
+    (opened, shown)
+}
+
+/// Opens the external data file of an image, if it has one. A relative name starts from the working directory, as other
+/// tools have it.
+///
+/// # Errors
+/// A name that is not recorded, that the gate refuses, or that cannot be opened.
+pub fn open_data(
+    gate: &Gate,
+    holder: &Location,
+    summary: &Summary,
+    access: Access,
+) -> Result<Option<ImageFile>, Cause> {
+    if summary.flags & info_flag::DATA_FILE == 0 {
+        return Ok(None);
+    }
+    let Some(recorded) = &summary.data_file_name else {
+        return Err(Cause::Image(b"'data-file' is required for this image".to_vec()));
+    };
+    let mut parsed = name::parse(recorded)?;
+    parsed.from_working_directory = true;
+    let location = holder.join(&parsed);
+    let shown = location.shown(gate.overlay_directory());
+    let found = gate.admit(&location, recorded)?;
+    open_found(found, &shown, access).map(Some)
+}

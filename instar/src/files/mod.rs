@@ -1,0 +1,20 @@
+//! Everything that touches the file system: opening, image locks, and the gate for names that images record.
+//!
+//! The only user of `std::fs` on the host. Knows names, descriptors and locks; never reads a byte of an image.
+
+mod base;
+pub mod chain;
+pub mod driver;
+mod error;
+pub mod locks;
+mod name;
+mod open;
+mod options;
+pub mod policy;
+mod walk;
+
+pub use base::find_base;
+pub use error::{Cause, OpenError, system_text};
+pub use name::{Location, Origin};
+pub use open::{Access, FileFacts, ImageFile, open_operand};
+pub use options::{Operand, OperandError};

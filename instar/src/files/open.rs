@@ -1,0 +1,176 @@
+//! Opens image files: the one on the command line as the user says, all others through the gate.
+//!
+//! Only regular files; nothing here blocks on a FIFO or wakes a device. Locks are taken together with the file.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::error::Cause;
+use super::locks::{self, Claim};
+use super::policy::path;
+use super::walk::Found;
+
+/// How a file is opened and what its locks claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read-only, without any lock.
+    Unlocked,
+    /// Read-only, for metadata.
+    Look,
+    /// Read-only.
+    Read,
+    /// Read and write.
+    Write,
+}
+
+/// What the file system knows about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Length in bytes.
+    pub length_bytes: u64,
+    /// Space that it takes, in bytes.
+    pub allocated_bytes: u64,
+}
+
+/// An open image file and its locks, which go when it is closed.
+#[derive(Debug)]
+pub struct ImageFile {
+    file: File,
+    name: Vec<u8>,
+    canonical: PathBuf,
+    access: Access,
+    identity: (u64, u64),
+}
+
+impl ImageFile {
+    fn new(file: File, name: &[u8], canonical: PathBuf, access: Access) -> Result<Self, Cause> {
+        let status = file.metadata().map_err(|error| Cause::system(name, &error))?;
+        if !status.is_file() {
+            return Err(Cause::NotRegular(name.to_vec()));
+        }
+        let claim = match access {
+            Access::Unlocked => None,
+            Access::Look => Some(Claim::LOOK),
+            Access::Read => Some(Claim::READ),
+            Access::Write => Some(Claim::WRITE),
+        };
+        if let Some(claim) = claim {
+            locks::claim(&file, claim, name).map_err(Cause::Lock)?;
+        }
+        let identity = (status.dev(), status.ino());
+        Ok(Self { file, name: name.to_vec(), canonical, access, identity })
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The name as messages show it.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// The absolute path without symbolic links, as it was when the file was opened.
+    pub fn canonical(&self) -> &PathBuf {
+        &self.canonical
+    }
+
+    /// How it was opened.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// True for a file that may be written.
+    pub fn is_writable(&self) -> bool {
+        self.access == Access::Write
+    }
+
+    /// Device and inode: equal for two names of one file.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Length and space.
+    ///
+    /// # Errors
+    /// The system's, of reading a file's status.
+    pub fn facts(&self) -> io::Result<FileFacts> {
+        let status = self.file.metadata()?;
+        Ok(FileFacts { length_bytes: status.len(), allocated_bytes: status.blocks().saturating_mul(512) })
+    }
+
+    /// Turns a reader into a writer of the very same file. After a failure it may hold a writer's locks.
+    ///
+    /// # Errors
+    /// No permission to write, or somebody else who reads the file and does not share it with writers.
+    pub fn make_writable(&mut self) -> Result<(), Cause> {
+        if self.access == Access::Write {
+            return Ok(());
+        }
+        // The link of an open file leads to that file itself, whatever its name stands for by now.
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let writer = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(link)
+            .map_err(|error| Cause::system(&self.name, &error))?;
+        locks::claim(&self.file, Claim::WRITE, &self.name).map_err(Cause::Lock)?;
+        locks::take(&writer, Claim::WRITE, &self.name).map_err(Cause::Lock)?;
+        self.file = writer;
+        self.access = Access::Write;
+        Ok(())
+    }
+
+    /// Gives the open file away, and its locks with it: they last until it and every copy of it is closed.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+}
+
+/// Opens a file that the user named.
+///
+/// # Errors
+/// As the system says; a file that is not a regular one; locks.
+pub fn open_operand(name: &[u8], access: Access) -> Result<ImageFile, Cause> {
+    if name.is_empty() {
+        return Err(Cause::EmptyName);
+    }
+    open_path(path(name).to_path_buf(), name, access)
+}
+
+fn open_path(path: PathBuf, name: &[u8], access: Access) -> Result<ImageFile, Cause> {
+    let system = |error: io::Error| Cause::system(name, &error);
+    let status = std::fs::metadata(&path).map_err(system)?;
+    let writable = access == Access::Write;
+    // A directory opened for writing is left to the system, whose words for it users know.
+    if !status.is_file() && !(status.is_dir() && writable) {
+        return Err(Cause::NotRegular(name.to_vec()));
+    }
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file =
+        OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(&path).map_err(system)?;
+    let canonical = std::fs::canonicalize(&path).map_err(system)?;
+    ImageFile::new(file, name, canonical, access)
+}
+
+/// Opens what the gate has admitted.
+pub(super) fn open_found(found: Found<'_>, name: &[u8], access: Access) -> Result<ImageFile, Cause> {
+    match found {
+        Found::Named(path) => open_path(path, name, access),
+        Found::Entry { directory, name: entry, canonical } => {
+            let mode = if access == Access::Write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+            let flags = mode | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+            let file = openat(directory.as_fd(), entry.as_os_str(), flags, Mode::empty())
+                .map_err(|errno| Cause::system(name, &io::Error::from(errno)))?;
+            ImageFile::new(File::from(file), name, canonical, access)
+        }
+    }
+}

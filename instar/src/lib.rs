@@ -1,0 +1,7 @@
+//! The host program: opens files, runs the sandbox, prints. It never interprets a byte of an image.
+
+pub mod devices;
+pub mod files;
+pub mod session;
+pub mod text;
+pub mod vm;

@@ -1,0 +1,184 @@
+//! One run of a guest program: files and a job go in, a report comes out.
+//!
+//! Knows the shape of a report but not what it says; of the job it knows nothing but its length.
+
+use std::fs::File;
+use std::time::Duration;
+
+use instar_abi::job::operation;
+use instar_abi::memory::{
+    DEFAULT_MEMORY_BYTES, JOB_BYTES, JOB_START, REPORT_BYTES, REPORT_START, SHARED_DONE_BYTES, SHARED_START,
+    SHARED_TOTAL_BYTES,
+};
+use instar_abi::report::{
+    CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC, RebaseReport, ReportHeader, outcome,
+};
+use instar_abi::wire::Wire;
+
+use crate::devices::{Backend, Bus};
+use crate::vm::{GuestRam, Hypervisor, Vm, VmError};
+
+/// How long a guest may run without a request where nobody says otherwise.
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
+
+/// A program for the sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestProgram<'a> {
+    elf: &'a [u8],
+    report_bytes: usize,
+}
+
+impl GuestProgram<'static> {
+    /// The program for an operation of [`instar_abi::job::operation`].
+    #[must_use]
+    pub fn embedded(job_operation: u32) -> Option<Self> {
+        let (elf, report_bytes): (&'static [u8], usize) = match job_operation {
+            operation::INFO => (include_bytes!(concat!(env!("OUT_DIR"), "/info.bin")), InfoReport::SIZE_BYTES),
+            operation::COMMIT => (include_bytes!(concat!(env!("OUT_DIR"), "/commit.bin")), CommitReport::SIZE_BYTES),
+            operation::REBASE => (include_bytes!(concat!(env!("OUT_DIR"), "/rebase.bin")), RebaseReport::SIZE_BYTES),
+            _ => return None,
+        };
+        Some(Self { elf, report_bytes })
+    }
+}
+
+impl<'a> GuestProgram<'a> {
+    /// Another program, for tests: an ELF file, and the length of its report between header and payload.
+    #[must_use]
+    pub fn from_elf(elf: &'a [u8], report_bytes: usize) -> Self {
+        Self { elf, report_bytes }
+    }
+}
+
+/// A file that becomes a device; its place in the list is the device's number.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceFile<'a> {
+    /// Opened for reading, and for writing only if `writable`.
+    pub file: &'a File,
+    /// Whether the guest may write.
+    pub writable: bool,
+}
+
+/// Everything that one run needs.
+pub struct Session<'a> {
+    /// KVM.
+    pub hypervisor: &'a Hypervisor,
+    /// What runs.
+    pub program: GuestProgram<'a>,
+    /// The devices.
+    pub devices: &'a [DeviceFile<'a>],
+    /// The job as the guest reads it: header, device table, the operation's own part.
+    pub job: &'a [u8],
+    /// Size of the sandbox's memory: a multiple of 2 MiB.
+    pub memory_bytes: u64,
+    /// How long the guest may run without a request.
+    pub limit: Duration,
+    /// Is told how far the guest says it is: bytes done and bytes in total, whenever one has changed.
+    pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
+}
+
+impl<'a> Session<'a> {
+    /// A session with the default memory and limit, and without progress.
+    #[must_use]
+    pub fn new(
+        hypervisor: &'a Hypervisor,
+        program: GuestProgram<'a>,
+        devices: &'a [DeviceFile<'a>],
+        job: &'a [u8],
+    ) -> Self {
+        Self { hypervisor, program, devices, job, memory_bytes: DEFAULT_MEMORY_BYTES, limit: DEFAULT_LIMIT, progress: None }
+    }
+
+    /// Runs the guest to its end.
+    ///
+    /// # Errors
+    /// Every way to end without a report that can be read.
+    pub fn run(mut self) -> Result<Report, VmError> {
+        if self.job.len() as u64 > JOB_BYTES {
+            return Err(VmError::Config(format!("a job of {} bytes is too long", self.job.len())));
+        }
+        let backends = self
+            .devices
+            .iter()
+            .map(|device| Backend::new(device.file, device.writable))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| VmError::setup("looking at a file", error))?;
+        let device_count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
+        let mut bus = Bus::new(backends)?;
+        let mut vm = Vm::new(self.hypervisor, self.program.elf, self.memory_bytes, device_count)?;
+        vm.ram().write_low(JOB_START, self.job)?;
+        bus.publish(vm.ram())?;
+        let mut last = (0, 0);
+        vm.run(&mut bus, self.limit, &mut |ram| {
+            let Some(progress) = self.progress.as_deref_mut() else { return };
+            let now = (word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
+            if now != last {
+                last = now;
+                progress(now.0.min(now.1), now.1);
+            }
+        })?;
+        Report::read(vm.ram(), self.program.report_bytes)
+    }
+}
+
+fn word(ram: &GuestRam, offset: u64) -> u64 {
+    ram.read_low_u64(SHARED_START + offset).unwrap_or(0)
+}
+
+/// A report whose lengths are right. What it says is still only what a hostile guest may have written.
+#[derive(Clone, Debug)]
+pub struct Report {
+    header: ReportHeader,
+    body: Vec<u8>,
+    payload_start: usize,
+}
+
+impl Report {
+    fn read(ram: &GuestRam, report_bytes: usize) -> Result<Self, VmError> {
+        let mut bytes = vec![0; ReportHeader::SIZE_BYTES];
+        ram.read_low(REPORT_START, &mut bytes)?;
+        let header = ReportHeader::get(&bytes);
+        let lie = |finding: String| Err(VmError::Report(finding));
+        if header.magic != REPORT_MAGIC {
+            return lie("it does not start like a report".into());
+        }
+        if !matches!(header.outcome, outcome::DONE | outcome::FAILED) {
+            return lie(format!("unknown outcome {}", header.outcome));
+        }
+        if header.text_length_bytes as usize > MAX_TEXT_BYTES {
+            return lie(format!("a text of {} bytes", header.text_length_bytes));
+        }
+        let length = report_bytes + header.payload_length_bytes as usize;
+        if (ReportHeader::SIZE_BYTES + length) as u64 > REPORT_BYTES {
+            return lie(format!("a payload of {} bytes", header.payload_length_bytes));
+        }
+        let mut body = vec![0; length];
+        ram.read_low(REPORT_START + ReportHeader::SIZE_BYTES as u64, &mut body)?;
+        Ok(Self { header, body, payload_start: report_bytes })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &ReportHeader {
+        &self.header
+    }
+
+    /// The error text; not escaped.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let length = (self.header.text_length_bytes as usize).min(MAX_TEXT_BYTES);
+        String::from_utf8_lossy(&self.header.text[..length]).into_owned()
+    }
+
+    /// The operation's report, to be decoded with [`Wire::get`]. All zeros if the guest did not get so far.
+    #[must_use]
+    pub fn operation(&self) -> &[u8] {
+        &self.body[..self.payload_start]
+    }
+
+    /// What stands behind the operation's report.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.body[self.payload_start..]
+    }
+}

@@ -1,0 +1,170 @@
+//! Loads a guest program: a static ELF file whose segments lie in the program's place, each on its own pages.
+//!
+//! The programs are built with this host and embedded, so anything unexpected is a mistake in the build and refused.
+
+use instar_abi::memory::{PAGE_BYTES, PROGRAM_END, PROGRAM_START};
+
+use super::error::VmError;
+use super::memory::GuestRam;
+use super::paging::{Access, PageTables};
+
+const HEADER_BYTES: usize = 64;
+const SEGMENT_BYTES: usize = 56;
+const SEGMENT_LOAD: u32 = 1;
+const FLAG_EXECUTE: u32 = 1;
+const FLAG_WRITE: u32 = 2;
+const FLAG_READ: u32 = 4;
+/// The most segments: text, constants, data, and some that are not loaded.
+const MAX_SEGMENTS: u16 = 16;
+
+/// A program that was found loadable.
+#[derive(Debug)]
+pub(crate) struct Program<'a> {
+    entry: u64,
+    segments: Vec<Segment<'a>>,
+}
+
+#[derive(Debug)]
+struct Segment<'a> {
+    address: u64,
+    bytes: &'a [u8],
+    end: u64,
+    access: Access,
+}
+
+impl<'a> Program<'a> {
+    /// Reads the file's headers.
+    pub(crate) fn parse(file: &'a [u8]) -> Result<Self, VmError> {
+        let header = file.get(..HEADER_BYTES).ok_or(VmError::Program("is too short"))?;
+        // Magic, 64 bits, little-endian, version 1; executable, x86-64.
+        if header[..7] != *b"\x7fELF\x02\x01\x01" || u16_at(header, 16) != 2 || u16_at(header, 18) != 62 {
+            return Err(VmError::Program("is not a static executable for x86-64"));
+        }
+        let entry = u64_at(header, 24);
+        let (size, count) = (u16_at(header, 54), u16_at(header, 56));
+        if usize::from(size) != SEGMENT_BYTES || count > MAX_SEGMENTS {
+            return Err(VmError::Program("has an unknown segment table"));
+        }
+        let table = piece(file, u64_at(header, 32), u64::from(count) * SEGMENT_BYTES as u64)?;
+        let segments = table
+            .chunks_exact(SEGMENT_BYTES)
+            .filter(|row| u32_at(row, 0) == SEGMENT_LOAD && u64_at(row, 40) != 0)
+            .map(|row| Segment::parse(file, row))
+            .collect::<Result<Vec<_>, _>>()?;
+        let enterable = |s: &Segment<'_>| s.access == Access::ReadExecute && (s.address..s.end).contains(&entry);
+        if !segments.iter().any(enterable) {
+            return Err(VmError::Program("starts outside of its text"));
+        }
+        Ok(Self { entry, segments })
+    }
+
+    /// Where the program starts.
+    pub(crate) fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// Writes the program to memory and maps it. Two segments on one page are refused by the page tables.
+    pub(crate) fn load(&self, ram: &GuestRam, tables: &mut PageTables) -> Result<(), VmError> {
+        for segment in &self.segments {
+            ram.write_low(segment.address, segment.bytes)?;
+            let start = segment.address - segment.address % PAGE_BYTES;
+            tables.map(start, segment.end.next_multiple_of(PAGE_BYTES), segment.access)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Segment<'a> {
+    fn parse(file: &'a [u8], row: &[u8]) -> Result<Self, VmError> {
+        let access = match u32_at(row, 4) {
+            flags if flags == FLAG_READ => Access::Read,
+            flags if flags == FLAG_READ | FLAG_EXECUTE => Access::ReadExecute,
+            flags if flags == FLAG_READ | FLAG_WRITE => Access::ReadWrite,
+            _ => return Err(VmError::Program("has a segment that is writable and executable, or unreadable")),
+        };
+        let bytes = piece(file, u64_at(row, 8), u64_at(row, 32))?;
+        let (address, memory_bytes) = (u64_at(row, 16), u64_at(row, 40));
+        let end = address.checked_add(memory_bytes).filter(|end| *end <= PROGRAM_END);
+        match end {
+            Some(end) if address >= PROGRAM_START && bytes.len() as u64 <= memory_bytes => {
+                Ok(Self { address, bytes, end, access })
+            }
+            _ => Err(VmError::Program("has a segment outside of the program's place")),
+        }
+    }
+}
+
+fn piece(file: &[u8], offset: u64, length: u64) -> Result<&[u8], VmError> {
+    let range = offset.checked_add(length).and_then(|end| Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?));
+    range.and_then(|range| file.get(range)).ok_or(VmError::Program("is cut short"))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with one segment that holds the whole file.
+    fn file(flags: u32, address: u64, memory_bytes: u64) -> Vec<u8> {
+        let mut file = vec![0; 0x200];
+        file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        file[16] = 2;
+        file[18] = 62;
+        file[24..32].copy_from_slice(&PROGRAM_START.to_le_bytes());
+        file[32] = 64;
+        file[54] = 56;
+        file[56] = 1;
+        let row = &mut file[64..120];
+        row[0] = 1;
+        row[4..8].copy_from_slice(&flags.to_le_bytes());
+        row[16..24].copy_from_slice(&address.to_le_bytes());
+        row[32..40].copy_from_slice(&0x200u64.to_le_bytes());
+        row[40..48].copy_from_slice(&memory_bytes.to_le_bytes());
+        file
+    }
+
+    #[test]
+    fn good_program_is_loaded() {
+        let file = file(5, PROGRAM_START, 0x300);
+        let program = Program::parse(&file).expect("loadable");
+        assert_eq!(program.entry(), PROGRAM_START);
+        let ram = GuestRam::new(instar_abi::memory::MIN_MEMORY_BYTES).expect("memory");
+        program.load(&ram, &mut PageTables::new()).expect("load");
+        let mut start = [0; 4];
+        ram.read_low(PROGRAM_START, &mut start).expect("read");
+        assert_eq!(&start, b"\x7fELF");
+    }
+
+    #[test]
+    fn writable_text_is_refused() {
+        assert!(Program::parse(&file(7, PROGRAM_START, 0x300)).is_err());
+    }
+
+    #[test]
+    fn segments_outside_of_the_programs_place_are_refused() {
+        for (address, memory_bytes) in
+            [(0, 0x300), (PROGRAM_START - 1, 0x300), (PROGRAM_END - 0x200, 0x201), (u64::MAX - 1, 0x300), (PROGRAM_START, 0x1ff)]
+        {
+            assert!(Program::parse(&file(5, address, memory_bytes)).is_err(), "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn cut_files_are_refused() {
+        let whole = file(5, PROGRAM_START, 0x300);
+        for length in 0..whole.len() {
+            assert!(Program::parse(&whole[..length]).is_err(), "{length}");
+        }
+    }
+}

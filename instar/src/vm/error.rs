@@ -1,0 +1,84 @@
+//! What can end a run other than a report.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// Why there is no report.
+#[derive(Debug)]
+pub enum VmError {
+    /// The machine offers no usable KVM; the text is a whole sentence with the device, the cause and the remedy.
+    Unavailable(String),
+    /// The host could not build the sandbox.
+    Setup {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The guest program's file is not what this host can load.
+    Program(&'static str),
+    /// The run was asked for with impossible values.
+    Config(String),
+    /// The guest touched what it may not touch, or did what it may not do. The processor says no more than this.
+    Fault {
+        /// Address of the instruction, if the processor tells.
+        instruction: Option<u64>,
+        /// Address of the last failed memory access, if the processor tells.
+        address: Option<u64>,
+    },
+    /// The guest gave up; its last words.
+    Panic(String),
+    /// The guest neither ended nor made a request for so long.
+    Stuck(Duration),
+    /// The guest spoke to a device in a way that no honest driver does.
+    Protocol(String),
+    /// The guest's report makes no sense.
+    Report(String),
+    /// KVM ended the run in a way that has no other name here.
+    Exit(String),
+}
+
+impl VmError {
+    /// Shorthand for a setup step's error.
+    pub(crate) fn setup(what: &'static str, source: impl Into<io::Error>) -> Self {
+        Self::Setup { what, source: source.into() }
+    }
+}
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable(sentence) => f.write_str(sentence),
+            Self::Setup { what, .. } => write!(f, "could not build the sandbox: {what}"),
+            Self::Program(finding) => write!(f, "could not build the sandbox: the guest program {finding}"),
+            Self::Config(finding) => write!(f, "could not build the sandbox: {finding}"),
+            Self::Fault { instruction, address } => {
+                f.write_str("the sandbox stopped: the guest program did what it may not do")?;
+                match (instruction, address) {
+                    (Some(instruction), Some(address)) => {
+                        write!(f, " (instruction at {instruction:#x}, last failed memory access at {address:#x})")
+                    }
+                    (Some(instruction), None) => write!(f, " (instruction at {instruction:#x})"),
+                    _ => Ok(()),
+                }
+            }
+            Self::Panic(text) => write!(f, "the sandbox stopped: {}", text.escape_debug()),
+            Self::Stuck(limit) => {
+                write!(f, "the sandbox stopped: the guest program neither ended nor made a request for {limit:?}")
+            }
+            Self::Protocol(finding) => write!(f, "the sandbox stopped: {finding}"),
+            Self::Report(finding) => write!(f, "the sandbox stopped: the guest program's report is not valid: {finding}"),
+            Self::Exit(finding) => write!(f, "the sandbox stopped: {finding}"),
+        }
+    }
+}
+
+impl std::error::Error for VmError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Setup { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

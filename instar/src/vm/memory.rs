@@ -1,0 +1,123 @@
+//! The sandbox's memory: a low part that only the host and the guest's page tables reach, and the heap, which devices
+//! reach too. Pages come from the host when they are first touched.
+
+use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, STACK_END};
+use std::io;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use super::error::VmError;
+
+/// Memory that devices may reach.
+pub type DmaMemory = GuestMemoryMmap<()>;
+
+/// All memory of one sandbox.
+#[derive(Debug)]
+pub struct GuestRam {
+    low: GuestMemoryMmap<()>,
+    heap: DmaMemory,
+    size_bytes: u64,
+}
+
+/// A contiguous piece of host memory that stands behind guest memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) guest_address: u64,
+    pub(crate) host_address: u64,
+    pub(crate) length_bytes: u64,
+}
+
+impl GuestRam {
+    /// Makes memory that ends at `size_bytes`, a multiple of 2 MiB.
+    ///
+    /// # Errors
+    /// [`VmError::Config`] where the size is out of range; [`VmError::Setup`] where the host has no such memory.
+    pub fn new(size_bytes: u64) -> Result<Self, VmError> {
+        if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&size_bytes) || !size_bytes.is_multiple_of(LARGE_PAGE_BYTES) {
+            return Err(VmError::Config(format!(
+                "a memory of {size_bytes} bytes is not a multiple of 2 MiB from {MIN_MEMORY_BYTES} to {MAX_MEMORY_BYTES} bytes"
+            )));
+        }
+        let range = |start: u64, end: u64| -> Result<GuestMemoryMmap<()>, VmError> {
+            let length = usize::try_from(end - start).map_err(|_| VmError::Config("memory too large".into()))?;
+            GuestMemoryMmap::from_ranges(&[(GuestAddress(start), length)])
+                .map_err(|error| VmError::setup("no memory for the guest", io::Error::other(error.to_string())))
+        };
+        Ok(Self { low: range(0, STACK_END)?, heap: range(HEAP_START, size_bytes)?, size_bytes })
+    }
+
+    /// Where the memory ends.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// The part that devices may reach.
+    #[must_use]
+    pub fn dma(&self) -> &DmaMemory {
+        &self.heap
+    }
+
+    /// Writes to the part that devices cannot reach.
+    pub(crate) fn write_low(&self, address: u64, bytes: &[u8]) -> Result<(), VmError> {
+        self.low
+            .write_slice(bytes, GuestAddress(address))
+            .map_err(|error| VmError::setup("writing guest memory", io::Error::other(error.to_string())))
+    }
+
+    /// Reads from the part that devices cannot reach.
+    pub(crate) fn read_low(&self, address: u64, bytes: &mut [u8]) -> Result<(), VmError> {
+        self.low
+            .read_slice(bytes, GuestAddress(address))
+            .map_err(|error| VmError::setup("reading guest memory", io::Error::other(error.to_string())))
+    }
+
+    /// Reads a little-endian word from the part that devices cannot reach.
+    pub(crate) fn read_low_u64(&self, address: u64) -> Result<u64, VmError> {
+        let mut bytes = [0; 8];
+        self.read_low(address, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// The pieces to register with KVM.
+    pub(crate) fn slots(&self) -> Result<Vec<Slot>, VmError> {
+        let mut slots = Vec::new();
+        for memory in [&self.low, &self.heap] {
+            for region in memory.iter() {
+                let guest_address = region.start_addr();
+                let host_address = memory
+                    .get_host_address(guest_address)
+                    .map_err(|error| VmError::setup("finding guest memory", io::Error::other(error.to_string())))?;
+                slots.push(Slot {
+                    guest_address: guest_address.0,
+                    host_address: host_address as u64,
+                    length_bytes: region.len(),
+                });
+            }
+        }
+        Ok(slots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_cannot_reach_low_memory() {
+        let ram = GuestRam::new(MIN_MEMORY_BYTES).expect("memory");
+        let mut byte = [0];
+        for address in [0, instar_abi::memory::TABLES_START, instar_abi::memory::PROGRAM_START, STACK_END - 1] {
+            assert!(ram.dma().read_slice(&mut byte, GuestAddress(address)).is_err(), "{address:#x}");
+            assert!(ram.read_low(address, &mut byte).is_ok(), "{address:#x}");
+        }
+        assert!(ram.dma().read_slice(&mut byte, GuestAddress(HEAP_START)).is_ok());
+        assert!(ram.dma().read_slice(&mut byte, GuestAddress(MIN_MEMORY_BYTES)).is_err());
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        for size_bytes in [0, 1, MIN_MEMORY_BYTES - 1, MIN_MEMORY_BYTES + 4096, MAX_MEMORY_BYTES + LARGE_PAGE_BYTES, u64::MAX] {
+            assert!(matches!(GuestRam::new(size_bytes), Err(VmError::Config(_))), "{size_bytes}");
+        }
+    }
+}
