@@ -69,11 +69,18 @@ pub fn generate() -> Result<Files, DataError> {
     Ok(files)
 }
 
-fn profiles(case: &Case, file: &str, versions: &[String], folder: &str, files: &mut Files) -> serde_json::Map<String, serde_json::Value> {
+fn profiles(
+    case: &Case,
+    file: &str,
+    versions: &[String],
+    folder: &str,
+    files: &mut Files,
+) -> serde_json::Map<String, serde_json::Value> {
     let mut names: BTreeMap<&str, &str> = BTreeMap::new();
     let mut map = serde_json::Map::new();
     for version in versions {
-        let info = case.outcome(version).and_then(|outcome| outcome.files.get(file)).and_then(|state| state.info.as_deref());
+        let info =
+            case.outcome(version).and_then(|outcome| outcome.files.get(file)).and_then(|state| state.info.as_deref());
         let profile = info.map(|info| *names.entry(info).or_insert(version));
         if let (Some(info), Some(profile)) = (info, profile) {
             files.insert(format!("{folder}/{}/{profile}.json", case.name), info.as_bytes().to_vec());

@@ -69,7 +69,15 @@ mod tests {
         let pointers: Vec<String> = lines(text).into_iter().map(|l| l.pointer).filter(|p| !p.is_empty()).collect();
         assert_eq!(
             pointers,
-            ["/children", "/children/0", "/children/0/name", "/children/0/info", "/children/0/info/children", "/children/0/info/virtual-size", "/x"]
+            [
+                "/children",
+                "/children/0",
+                "/children/0/name",
+                "/children/0/info",
+                "/children/0/info/children",
+                "/children/0/info/virtual-size",
+                "/x"
+            ]
         );
     }
 

@@ -170,9 +170,7 @@ impl Ledger {
             let gone: Vec<&str> = verdicts
                 .iter()
                 .filter(|(version, _)| entry.names_version(version, &self.versions))
-                .filter(|(_, verdict)| {
-                    !verdict.findings.iter().any(|f| glob(oracle, f.oracle) && entry.covers(f))
-                })
+                .filter(|(_, verdict)| !verdict.findings.iter().any(|f| glob(oracle, f.oracle) && entry.covers(f)))
                 .map(|(version, _)| version.as_str())
                 .collect();
             // The installed qemu-img judges one version only: its differences count as there if any version shows them.

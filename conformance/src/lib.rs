@@ -6,6 +6,7 @@
 
 pub mod allocation;
 pub mod case;
+pub mod differences;
 pub mod digest;
 pub mod expected;
 pub mod fixture;
@@ -18,6 +19,9 @@ pub mod manifest;
 pub mod matrix;
 pub mod oracles;
 pub mod paths;
+pub mod recorder;
+pub mod report;
+pub mod report_page;
 pub mod roles;
 pub mod runner;
 pub mod text;

@@ -26,7 +26,8 @@ fn is_whole(arguments: &Arguments) -> bool {
 /// Runs the matrix of one operation for the product.
 pub fn product(op: Operation) -> ExitCode {
     let arguments = Arguments::from_args();
-    let loaded = case::load_all(op).and_then(|cases| Ok((cases, Ledger::load()?, Whitelist::load()?, case::versions()?)));
+    let loaded =
+        case::load_all(op).and_then(|cases| Ok((cases, Ledger::load()?, Whitelist::load()?, case::versions()?)));
     let (cases, ledger, whitelist, versions) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return fail(error),
@@ -79,17 +80,18 @@ fn finish(conclusion: libtest_mimic::Conclusion, arguments: &Arguments, whitelis
 /// The harness judging an installed qemu-img by the recordings of its own version: every case must come out equal.
 pub fn qemu_img() -> ExitCode {
     let arguments = Arguments::from_args();
-    let loaded = case::load_all(Operation::Commit)
-        .and_then(|mut cases| {
-            cases.extend(case::load_all(Operation::Rebase)?);
-            Ok((cases, Whitelist::load()?, case::versions()?))
-        });
+    let loaded = case::load_all(Operation::Commit).and_then(|mut cases| {
+        cases.extend(case::load_all(Operation::Rebase)?);
+        Ok((cases, Whitelist::load()?, case::versions()?))
+    });
     let (cases, whitelist, versions) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return fail(error),
     };
     let Some(qemu) = QemuImg::installed().into_iter().find(|q| versions.iter().any(|v| v == q.version())) else {
-        eprintln!("qemu_img_self_test: no qemu-img of a recorded version in INSTAR_QEMU_IMG or PATH; every case is listed as ignored");
+        eprintln!(
+            "qemu_img_self_test: no qemu-img of a recorded version in INSTAR_QEMU_IMG or PATH; every case is listed as ignored"
+        );
         let trials = cases.into_iter().map(|case| Trial::test(case.name, || Ok(())).with_ignored_flag(true));
         return libtest_mimic::run(&arguments, trials.collect()).exit_code();
     };
@@ -110,5 +112,12 @@ fn qemu_trial(case: &Case, qemu: &QemuImg, whitelist: &Whitelist) -> Result<(), 
     if findings.is_empty() {
         return Ok(());
     }
-    Err(format!("case {}, version {}\n{}\nreproduce: {}\n", case.name, qemu.version(), findings.join("\n"), qemu.describe(case)).into())
+    Err(format!(
+        "case {}, version {}\n{}\nreproduce: {}\n",
+        case.name,
+        qemu.version(),
+        findings.join("\n"),
+        qemu.describe(case)
+    )
+    .into())
 }

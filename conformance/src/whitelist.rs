@@ -117,7 +117,8 @@ impl Whitelist {
             if a.text == b.text {
                 continue;
             }
-            let same_place = a.pointer == b.pointer && json_lines::with_value(a.text, "") == json_lines::with_value(b.text, "");
+            let same_place =
+                a.pointer == b.pointer && json_lines::with_value(a.text, "") == json_lines::with_value(b.text, "");
             let entry = (0..self.fields.len()).find(|index| {
                 self.fields[*index].pointers.iter().any(|pattern| matches(pattern, &a.pointer))
                     && self.accepts(*index, a, b, length)
@@ -137,7 +138,9 @@ impl Whitelist {
         let mut found = Vec::new();
         for (index, field) in self.fields.iter().enumerate() {
             match (needed.contains(&index), field.needed_in.iter().any(|name| name == run)) {
-                (true, false) => found.push(format!("{:?} was needed in {run}, which the entry does not name", field.pointers)),
+                (true, false) => {
+                    found.push(format!("{:?} was needed in {run}, which the entry does not name", field.pointers))
+                }
                 (false, true) => found.push(format!("{:?} was not needed in {run}: remove it", field.pointers)),
                 _ => {}
             }
@@ -153,7 +156,9 @@ mod tests {
     const LIST: &str = "[[field]]\npointers=[\"/actual-size\"]\nrule=\"any\"\nreason=\"r\"\nneeded_in=[\"x\"]\n[[field]]\npointers=[\"/children/*/info/virtual-size\"]\nrule=\"file-length\"\nreason=\"r\"\nneeded_in=[]\n";
 
     fn document(actual: u32, length: u32, size: u32) -> String {
-        format!("{{\n    \"children\": [\n        {{\n            \"info\": {{\n                \"virtual-size\": {length}\n            }}\n        }}\n    ],\n    \"actual-size\": {actual},\n    \"virtual-size\": {size}\n}}\n")
+        format!(
+            "{{\n    \"children\": [\n        {{\n            \"info\": {{\n                \"virtual-size\": {length}\n            }}\n        }}\n    ],\n    \"actual-size\": {actual},\n    \"virtual-size\": {size}\n}}\n"
+        )
     }
 
     #[test]
@@ -178,7 +183,10 @@ mod tests {
     fn varying_length_must_still_be_the_real_one() {
         let list = Whitelist::parse(LIST).expect("valid");
         let varying = FileLength { real: 1000, varies_up_to: Some(2048) };
-        assert_eq!(list.compare(&document(1, 2048, 3), &document(1, 1024, 3), varying), Comparison::EqualAfterWhitelist);
+        assert_eq!(
+            list.compare(&document(1, 2048, 3), &document(1, 1024, 3), varying),
+            Comparison::EqualAfterWhitelist
+        );
         assert_eq!(list.compare(&document(1, 2048, 3), &document(1, 1536, 3), varying), Comparison::Different);
         let longer = FileLength { real: 4096, varies_up_to: Some(2048) };
         assert_eq!(list.compare(&document(1, 2048, 3), &document(1, 4096, 3), longer), Comparison::Different);

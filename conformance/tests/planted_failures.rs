@@ -43,7 +43,12 @@ impl Program for Planted {
 }
 
 /// The oracles that complain, sorted.
-fn complaints(case: &str, rc: Option<i32>, plant: fn(&Path, &mut RunOutput), info: fn(String) -> String) -> Vec<&'static str> {
+fn complaints(
+    case: &str,
+    rc: Option<i32>,
+    plant: fn(&Path, &mut RunOutput),
+    info: fn(String) -> String,
+) -> Vec<&'static str> {
     let path = conformance::paths::testdata().join(format!("recordings/commit/{case}.json"));
     let case = Case::load(&path).expect("recorded");
     let program = Planted { case: case.clone(), rc, plant, info };
@@ -118,7 +123,8 @@ fn flipped_guest_byte_is_noticed() {
     let found = refused(|folder, _| {
         let file = open(folder, "base.qcow2");
         let (_, _, data) = first_data_entry(&file);
-        file.write_all_at(&[0xff ^ u8::try_from(read_u64(&file, data) >> 56).expect("a byte")], data).expect("can write");
+        file.write_all_at(&[0xff ^ u8::try_from(read_u64(&file, data) >> 56).expect("a byte")], data)
+            .expect("can write");
     });
     assert_eq!(found, ["content", "untouched"]);
 }
@@ -160,7 +166,8 @@ fn needless_zero_cluster_is_noticed_as_fatter() {
     let found = refused(|folder, _| {
         let file = open(folder, "base.qcow2");
         let (l2, _, _) = first_data_entry(&file);
-        let free = (0..128).find(|index| read_u64(&file, l2 + index * 8) == 0).expect("a cluster that the base does not hold");
+        let free =
+            (0..128).find(|index| read_u64(&file, l2 + index * 8) == 0).expect("a cluster that the base does not hold");
         file.write_all_at(&1u64.to_be_bytes(), l2 + free * 8).expect("can write");
     });
     assert_eq!(found, ["map", "untouched"]);
@@ -180,9 +187,12 @@ fn longer_file_is_noticed() {
 #[test]
 fn changed_info_member_is_noticed() {
     let plant = |_: &Path, _: &mut RunOutput| ();
-    let found = complaints("commit-plain-base-absent", Some(1), plant, |info| info.replace("\"corrupt\": false", "\"corrupt\": true"));
+    let found = complaints("commit-plain-base-absent", Some(1), plant, |info| {
+        info.replace("\"corrupt\": false", "\"corrupt\": true")
+    });
     assert_eq!(found, ["info"]);
-    let found = complaints("commit-plain-base-absent", Some(1), plant, |info| info.replace("\n    \"dirty", "\n     \"dirty"));
+    let found =
+        complaints("commit-plain-base-absent", Some(1), plant, |info| info.replace("\n    \"dirty", "\n     \"dirty"));
     assert_eq!(found, ["info"]);
 }
 

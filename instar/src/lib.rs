@@ -1,5 +1,6 @@
 //! The host program: opens files, runs the sandbox, prints. It never interprets a byte of an image.
 
+pub mod cli;
 pub mod devices;
 pub mod files;
 pub mod session;

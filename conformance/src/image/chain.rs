@@ -122,9 +122,10 @@ impl Chain {
 
     /// Whether a raw file or an external data file takes part, so that holes of the file system decide what a map shows.
     pub fn depends_on_holes(&self) -> bool {
-        self.layers.iter().zip(&self.files).any(|(layer, file)| {
-            layer.data_file().is_some() || file.extension().is_some_and(|e| e == "raw")
-        })
+        self.layers
+            .iter()
+            .zip(&self.files)
+            .any(|(layer, file)| layer.data_file().is_some() || file.extension().is_some_and(|e| e == "raw"))
     }
 
     /// The piece that starts at `start`.
@@ -136,8 +137,7 @@ impl Chain {
                 return Ok(Piece { start, length, depth: depth - 1, kind: Kind::Absent });
             }
             if depth > 0
-                && let (Some((_, wanted)), Some((own, _))) =
-                    (self.layers[depth - 1].parent_link(), layer.parent_link())
+                && let (Some((_, wanted)), Some((own, _))) = (self.layers[depth - 1].parent_link(), layer.parent_link())
                 && wanted != own
             {
                 return bad("the parent's content identifier does not match");

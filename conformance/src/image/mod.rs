@@ -6,8 +6,8 @@
 mod bytes;
 mod chain;
 mod parallels;
-pub mod qcow2;
 mod qcow1;
+pub mod qcow2;
 mod qed;
 mod raw;
 mod vdi;

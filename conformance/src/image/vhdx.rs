@@ -22,7 +22,9 @@ pub(crate) struct Vhdx {
 
 /// Looks up a GUID by its first eight bytes in a table of 32-byte entries; returns the entry.
 fn find(table: &[u8], first: usize, count: u32, guid: u64) -> Option<&[u8]> {
-    (0..count as usize).filter_map(|i| table.get(first + i * 32..first + i * 32 + 32)).find(|entry| le64(entry, 0) == guid)
+    (0..count as usize)
+        .filter_map(|i| table.get(first + i * 32..first + i * 32 + 32))
+        .find(|entry| le64(entry, 0) == guid)
 }
 
 impl Vhdx {

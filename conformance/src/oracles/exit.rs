@@ -19,6 +19,11 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome) -> Vec<Finding> {
         return Vec::new();
     }
     let said = String::from_utf8_lossy(&evidence.output.stderr).into_owned();
-    let text = format!("recorded {}, now {}; stderr now: {}", describe(outcome.rc), describe(evidence.output.rc), said.trim_end());
+    let text = format!(
+        "recorded {}, now {}; stderr now: {}",
+        describe(outcome.rc),
+        describe(evidence.output.rc),
+        said.trim_end()
+    );
     vec![Finding::run("exit", text)]
 }

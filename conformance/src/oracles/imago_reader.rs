@@ -8,7 +8,8 @@ use std::path::Path;
 
 /// Reads the guest's view of the qcow2 file at `path`.
 pub(super) fn digest(path: &Path) -> Result<String, String> {
-    let image = Qcow2::<File>::builder_path(path).open(PermissiveImplicitOpenGate::default()).map_err(|e| e.to_string())?;
+    let image =
+        Qcow2::<File>::builder_path(path).open(PermissiveImplicitOpenGate::default()).map_err(|e| e.to_string())?;
     let image = FormatAccess::new(image);
     let size = image.size();
     let mut digest = ContentDigest::default();

@@ -22,7 +22,7 @@ pub struct InfoVerdict {
 /// The versions to ask for: one of the outcome's, another one in every case; in every twelfth case all of them.
 pub fn versions_to_ask<'a>(case: &str, outcome: &'a Outcome) -> Vec<&'a str> {
     let sum: usize = case.bytes().map(usize::from).sum();
-    if sum % 12 == 0 {
+    if sum.is_multiple_of(12) {
         return outcome.versions.iter().map(String::as_str).collect();
     }
     vec![&outcome.versions[sum % outcome.versions.len()]]

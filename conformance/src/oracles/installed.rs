@@ -105,7 +105,9 @@ fn map(qemu: &QemuImg, evidence: &Evidence<'_>, name: &str) -> Option<Finding> {
     let theirs = merged(&answers);
     // qemu-img shows holes of the host's file system inside of data clusters as zero; they compare as data where this crate says data.
     let differs = theirs.iter().find(|piece| !covered(&own, piece));
-    differs.map(|piece| Finding::file("installed", name, format!("map: qemu-img sees {piece:?}, this crate's reader does not")))
+    differs.map(|piece| {
+        Finding::file("installed", name, format!("map: qemu-img sees {piece:?}, this crate's reader does not"))
+    })
 }
 
 /// Whether every byte of `piece` is the same in `own`, taking zero inside of data of the same depth for a hole.

@@ -17,7 +17,12 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome, strictness: Strictness)
         let (Some(recorded), Some(now)) = (&recorded.map, now) else { continue };
         let now_pieces = allocation::as_recorded(now);
         if strictness == Strictness::SameProgram && now_pieces != *recorded {
-            let text = format!("recorded {} pieces, now {}: {}", recorded.len(), now_pieces.len(), first_difference(recorded, &now_pieces));
+            let text = format!(
+                "recorded {} pieces, now {}: {}",
+                recorded.len(),
+                now_pieces.len(),
+                first_difference(recorded, &now_pieces)
+            );
             findings.push(Finding::file("map", name, text));
             continue;
         }

@@ -10,7 +10,11 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, before) in &evidence.before {
         if evidence.after.get(name) != Some(before) && (failed || !evidence.roles.writable.contains(name)) {
-            let why = if failed { "changed although the command failed" } else { "changed although the command is not for it" };
+            let why = if failed {
+                "changed although the command failed"
+            } else {
+                "changed although the command is not for it"
+            };
             findings.push(Finding::file("untouched", name, why));
         }
     }

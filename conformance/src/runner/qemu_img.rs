@@ -21,7 +21,11 @@ impl QemuImg {
             Some(list) => std::env::split_paths(&list).collect(),
             None => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
-                std::env::split_paths(&path).map(|folder| folder.join("qemu-img")).filter(|p| p.is_file()).take(1).collect()
+                std::env::split_paths(&path)
+                    .map(|folder| folder.join("qemu-img"))
+                    .filter(|p| p.is_file())
+                    .take(1)
+                    .collect()
             }
         };
         paths.into_iter().filter_map(Self::at).collect()

@@ -46,7 +46,9 @@ fn commit(job: &[u8], storage: &mut dyn Storage) -> Result<CommitReport> {
     let total_bytes = tally.bytes_committed;
     storage.progress(0, total_bytes);
     target.grow(storage, &mut below, above[0].size_bytes())?;
-    target.announced(storage)?;
+    if total_bytes != 0 {
+        target.announced(storage)?;
+    }
     if has_zeros {
         for_each_window(&mut above, storage, window_bytes, |storage, sources| {
             target.vacate(storage, sources)?;

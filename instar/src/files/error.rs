@@ -56,7 +56,7 @@ pub enum Cause {
 
 impl Cause {
     /// A system error about `name`.
-    pub(crate) fn system(name: &[u8], error: &io::Error) -> Self {
+    pub fn system(name: &[u8], error: &io::Error) -> Self {
         Self::System { name: name.to_vec(), text: system_text(error) }
     }
 }

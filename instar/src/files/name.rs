@@ -85,7 +85,7 @@ fn plain(path: &[u8], from_working_directory: bool) -> LocalName {
 
 impl Location {
     /// The place of the image named on the command line: its last component below its own directory.
-    pub(super) fn of_overlay(typed: &[u8]) -> Self {
+    pub fn of_overlay(typed: &[u8]) -> Self {
         Self { origin: Origin::OverlayDirectory, path: typed[directory(typed).len()..].to_vec() }
     }
 

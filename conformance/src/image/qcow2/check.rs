@@ -91,7 +91,7 @@ fn walk_l1(
         if offset == 0 {
             continue;
         }
-        if offset % size != 0 {
+        if !offset.is_multiple_of(size) {
             result.corrupt(|| format!("L2 table offset {offset:#x} unaligned"));
             demanded.add(offset, size);
             continue;
@@ -109,7 +109,13 @@ fn walk_l1(
     Ok(())
 }
 
-fn walk_entry(image: &Qcow2, entry: L2Entry, demanded: &mut Demanded, result: &mut CheckResult, flags: Option<&Stored>) {
+fn walk_entry(
+    image: &Qcow2,
+    entry: L2Entry,
+    demanded: &mut Demanded,
+    result: &mut CheckResult,
+    flags: Option<&Stored>,
+) {
     let header = &image.header;
     let size = header.cluster_size();
     if header.extended_l2() && !entry.is_compressed() && (entry.bitmap >> 32) & entry.bitmap & 0xffff_ffff != 0 {

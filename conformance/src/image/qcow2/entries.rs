@@ -62,7 +62,7 @@ impl L2Entry {
 
     fn aligned(self, header: &Header, kind: Kind) -> Result<Kind, ImageError> {
         let offset = self.raw & OFFSET_MASK;
-        if offset % header.cluster_size() != 0 {
+        if !offset.is_multiple_of(header.cluster_size()) {
             return bad(format!("cluster offset {offset:#x} unaligned"));
         }
         Ok(kind)

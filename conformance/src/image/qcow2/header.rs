@@ -101,7 +101,7 @@ impl Header {
         if u64::from(header.l1_size) * 8 > 32 << 20 {
             return bad("active L1 table too large");
         }
-        if header.l1_offset >= 1 << 56 || header.l1_offset % header.cluster_size() != 0 {
+        if header.l1_offset >= 1 << 56 || !header.l1_offset.is_multiple_of(header.cluster_size()) {
             return bad("active L1 table offset");
         }
         let format = header.read_extensions(source, u64::from(header_length))?;

@@ -32,7 +32,8 @@ impl Qcow2 {
     pub fn open(path: &Path) -> Result<Self, ImageError> {
         let source = Source::open(path)?;
         let header = Header::read(&source)?;
-        let needed = header.size.div_ceil(header.cluster_size()).div_ceil(header.cluster_size() / header.l2_entry_size());
+        let needed =
+            header.size.div_ceil(header.cluster_size()).div_ceil(header.cluster_size() / header.l2_entry_size());
         if u64::from(header.l1_size) < needed {
             return bad("L1 table is too small");
         }
@@ -65,7 +66,7 @@ impl Qcow2 {
         if offset == 0 {
             return Ok(None);
         }
-        if offset % self.header.cluster_size() != 0 {
+        if !offset.is_multiple_of(self.header.cluster_size()) {
             return bad(format!("L2 table offset {offset:#x} unaligned"));
         }
         if let Some(table) = self.l2_cache.borrow().get(&offset) {
@@ -160,7 +161,9 @@ impl Layer for Qcow2 {
                     let from = usize::try_from(inside).map_err(|_| ImageError("offset".into()))?;
                     part.copy_from_slice(&plain[from..from + count]);
                 }
-                Cluster::Standard { offset, .. } => self.data.as_ref().unwrap_or(&self.source).read(offset + inside, part)?,
+                Cluster::Standard { offset, .. } => {
+                    self.data.as_ref().unwrap_or(&self.source).read(offset + inside, part)?
+                }
             }
             done += count;
         }

@@ -1,9 +1,9 @@
 //! The refcounts that an image stores, and the counts that its tables demand.
 
 use super::super::ImageError;
+use super::super::Source;
 use super::super::bytes::be64;
 use super::header::Header;
-use super::super::Source;
 use std::collections::BTreeMap;
 
 /// Stored counts by host cluster; only clusters of existing refcount blocks appear.
@@ -28,7 +28,7 @@ impl Stored {
             if offset == 0 {
                 continue;
             }
-            if offset % size != 0 || offset >= source.length() {
+            if !offset.is_multiple_of(size) || offset >= source.length() {
                 stored.bad_blocks += 1;
                 continue;
             }

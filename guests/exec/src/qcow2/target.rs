@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use instar_abi::report::error_kind;
 use instar_formats::qcow2::entry::{L1Entry, L2Entry};
+use instar_formats::qcow2::feature;
 use instar_plan::commit::{HostCluster, Place, Step, TargetCluster, plan_commit_qcow2};
 use instar_plan::extent::{self, Extent, Source};
 
@@ -42,7 +43,7 @@ pub struct Qcow2Target {
 }
 
 impl Qcow2Target {
-    /// Prepares `image` for writing: takes the census, and clears autoclear bits that nobody here understands.
+    /// Prepares `image` for writing: takes the census.
     /// `has_backing` says whether layers lie below it.
     ///
     /// # Errors
@@ -358,7 +359,7 @@ impl Qcow2Target {
             storage.write(self.image.device, 48, &fields).map_err(|error| self.storage_failure(error))?;
             self.releases.extend(abandoned.into_iter().flatten());
         }
-        self.barrier(storage)
+        Ok(())
     }
 }
 
@@ -381,6 +382,13 @@ impl Target for Qcow2Target {
     }
 
     fn announced(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        if self.image.header.has_unknown_autoclear() {
+            // Whatever these bits vouch for, it no longer holds once the image has been written.
+            self.image.header.autoclear_features &= feature::KNOWN_AUTOCLEAR;
+            let bits = self.image.header.autoclear_features.to_be_bytes();
+            storage.write(self.image.device, 88, &bits).map_err(|error| self.storage_failure(error))?;
+            self.barrier(storage)?;
+        }
         self.write_bitmaps(storage)
     }
 

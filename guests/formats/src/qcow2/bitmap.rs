@@ -9,6 +9,7 @@ use core::fmt;
 
 use super::extension::BitmapsPointer;
 use super::header::{Header, MAX_READABLE_OFFSET};
+use crate::raw::SECTOR_BYTES;
 use crate::bytes::{be_u16, be_u32, be_u64, until_zero};
 
 /// Length of an entry's fixed part in bytes.
@@ -95,6 +96,11 @@ pub enum BitmapError {
         /// The bitmap's name.
         name: String,
     },
+    /// A bitmap whose table lies where no file can have data.
+    TableUnreadable {
+        /// The bitmap's name.
+        name: String,
+    },
     /// Two bitmaps of the same name.
     Duplicate {
         /// Their name.
@@ -113,6 +119,9 @@ impl fmt::Display for BitmapError {
             Self::ExtraData => f.write_str("Bitmap extra data is not supported"),
             Self::Constraints { name } => write!(f, "Bitmap '{name}' doesn't satisfy the constraints"),
             Self::TableLength { name } => write!(f, "Could not read bitmap '{name}' from image: Invalid argument"),
+            Self::TableUnreadable { name } => {
+                write!(f, "Could not read bitmap_table table from image for bitmap '{name}': Input/output error")
+            }
             Self::Duplicate { name } => write!(f, "Bitmap already exists: {name}"),
         }
     }
@@ -146,6 +155,7 @@ impl BitmapDirectory {
             .filter(|&end| end <= MAX_READABLE_OFFSET)
             .ok_or(BitmapError::Unreadable)?;
         let Header { cluster_bits, virtual_size_bytes, .. } = *header;
+        let virtual_size_bytes = virtual_size_bytes / SECTOR_BYTES * SECTOR_BYTES;
         Ok(Self { offset: directory_offset, end, index: 0, count, cluster_bits, virtual_size_bytes })
     }
 
@@ -173,14 +183,14 @@ impl BitmapDirectory {
         if self.index >= self.count {
             return Err(BitmapError::MoreThanSaid);
         }
+        if entry.padded_length_bytes() > room {
+            return Err(BitmapError::Broken);
+        }
         if entry.extra_bytes != 0 {
             return Err(BitmapError::ExtraData);
         }
         let length = FIXED_ENTRY_BYTES as usize + entry.name_bytes;
         let padded_length = length.next_multiple_of(8) as u64;
-        if padded_length > room {
-            return Err(BitmapError::Broken);
-        }
         let Some(name) = bytes.get(FIXED_ENTRY_BYTES as usize..length) else {
             return Ok(Step::NeedBytes(length));
         };
@@ -209,6 +219,10 @@ impl BitmapDirectory {
         // The disk may have been resized under a bitmap that was not saved properly.
         if bitmap.is_in_use() {
             return Ok(());
+        }
+        let table_end = bitmap.table_offset.checked_add(8 * u64::from(bitmap.table_entries));
+        if table_end.is_none_or(|end| end > MAX_READABLE_OFFSET) {
+            return Err(BitmapError::TableUnreadable { name: name() });
         }
         let needed_bytes = self.virtual_size_bytes.div_ceil(bitmap.granularity_bytes()).div_ceil(8);
         if needed_bytes > data_bytes {
@@ -247,6 +261,11 @@ impl Entry {
             name_bytes: be_u16(bytes, 18)?.into(),
             extra_bytes: be_u32(bytes, 20)?,
         })
+    }
+
+    /// Length of the whole entry with its padding.
+    fn padded_length_bytes(self) -> u64 {
+        (FIXED_ENTRY_BYTES + self.name_bytes as u64 + u64::from(self.extra_bytes)).next_multiple_of(8)
     }
 
     fn into_bitmap(self, name: &[u8]) -> Bitmap {

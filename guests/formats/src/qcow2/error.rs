@@ -123,7 +123,10 @@ impl fmt::Display for HeaderError {
             Self::Corrupt => "qcow2: Image is corrupt; cannot be opened read/write",
             Self::SubclusterSize(bytes) => return write!(f, "Unsupported subcluster size: {bytes}"),
             Self::RefcountWidth => "Reference count entry width too large; may not exceed 64 bits",
-            Self::EncryptionMethod(method) => return write!(f, "Unsupported encryption method {method}"),
+            // Shown as a signed number, as everywhere else.
+            Self::EncryptionMethod(method) => {
+                return write!(f, "Unsupported encryption method {}", method.cast_signed());
+            }
             Self::NoRefcountTable => "Image does not contain a reference count table",
             Self::RefcountTableTooLarge => "Reference count table too large",
             Self::RefcountTableOffset => "Reference count table offset invalid",

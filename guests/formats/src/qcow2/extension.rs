@@ -60,7 +60,7 @@ pub struct UnknownExtension {
 pub struct Extensions {
     /// The backing format name, up to [`MAX_BACKING_FORMAT_BYTES`] bytes; `None` if absent or empty.
     pub backing_format: Option<Vec<u8>>,
-    /// The external data file's name; `None` if absent or empty.
+    /// The external data file's name, possibly empty; see [`Header::external_data_file_name`](super::Header::external_data_file_name).
     pub data_file_name: Option<Vec<u8>>,
     /// Where the LUKS header lies.
     pub crypto_header: Option<CryptoHeaderPointer>,
@@ -136,7 +136,7 @@ fn parse_into(extensions: &mut Extensions, entries: Entries<'_>, context: Contex
         let (kind, data) = entry?;
         match kind {
             BACKING_FORMAT => extensions.backing_format = parse_backing_format(data)?,
-            DATA_FILE_NAME => extensions.data_file_name = string(data),
+            DATA_FILE_NAME => extensions.data_file_name = Some(until_zero(data).to_vec()),
             FEATURE_NAMES => extensions.feature_names = feature::parse_names(data),
             CRYPTO_HEADER => extensions.crypto_header = Some(parse_crypto_header(data, context)?),
             BITMAPS => extensions.bitmaps = parse_bitmaps(data, context)?,

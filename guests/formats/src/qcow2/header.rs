@@ -176,6 +176,11 @@ impl Header {
         self.has_external_data_file() && self.autoclear_features & feature::RAW_EXTERNAL_DATA != 0
     }
 
+    /// The name of that other file, not empty; a name without the feature means nothing.
+    pub fn external_data_file_name(&self) -> Option<&[u8]> {
+        self.extensions.data_file_name.as_deref().filter(|name| self.has_external_data_file() && !name.is_empty())
+    }
+
     /// Whether L2 entries carry subcluster bitmaps.
     pub fn has_extended_l2(&self) -> bool {
         self.incompatible_features & feature::EXTENDED_L2 != 0

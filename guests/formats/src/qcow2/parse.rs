@@ -107,7 +107,7 @@ impl<'a> Fields<'a> {
         };
         header.extensions = extension::parse(self.bytes, header_length, extensions_end, context(&header))?;
         let needs_data_file = header.has_external_data_file() && access >= Access::ReadOnly;
-        if needs_data_file && header.extensions.data_file_name.is_none() {
+        if needs_data_file && header.external_data_file_name().is_none() {
             return Err(HeaderError::DataFileRequired);
         }
         if header.crypt_method == CryptMethod::Luks && header.extensions.crypto_header.is_none() {

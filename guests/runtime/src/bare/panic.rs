@@ -36,3 +36,11 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     };
     give_up(text.bytes.get(..text.length).unwrap_or_default())
 }
+
+/// What compiled parts of the standard library call to go on unwinding. Nothing ever starts to: a panic ends the program.
+#[expect(unsafe_code, reason = "the name is what the library links to")]
+// SAFETY: nothing else has this name, and it is never called.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    give_up(b"unwinding")
+}

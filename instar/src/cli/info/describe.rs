@@ -38,9 +38,10 @@ pub(super) fn image(entry: &ImageEntry, version: Version) -> Object {
     if version.lists_children() {
         object.set("children", children(entry, version));
     }
-    object.set_some("backing-filename-format", info.backing_format.as_deref());
-    if !info.snapshots.is_empty() {
-        object.set("snapshots", info.snapshots.iter().map(|item| snapshot(item).into()).collect::<Vec<Node>>());
+    object.set_some("backing-filename-format", backing_format(info));
+    let snapshots = snapshots(info);
+    if !snapshots.is_empty() {
+        object.set("snapshots", snapshots.iter().map(|item| snapshot(item).into()).collect::<Vec<Node>>());
     }
     object.set("virtual-size", info.virtual_size_bytes);
     object.set("filename", entry.file.filename.as_bytes());
@@ -55,6 +56,16 @@ pub(super) fn image(entry: &ImageEntry, version: Version) -> Object {
     object.set_some("backing-filename", info.backing_name.as_deref());
     object.set("dirty-flag", is_dirty(info, version));
     object
+}
+
+/// The recorded backing format; without a backing name it means nothing and is not shown.
+pub(super) fn backing_format(info: &ImageInfo) -> Option<&[u8]> {
+    info.backing_format.as_deref().filter(|_| info.backing_name.is_some())
+}
+
+/// The snapshots that are shown: images with an external data file show none.
+pub(super) fn snapshots(info: &ImageInfo) -> &[Snapshot] {
+    if info.qcow2.as_ref().is_some_and(|qcow2| qcow2.has_data_file) { &[] } else { &info.snapshots }
 }
 
 /// Whether the image is reported as not cleanly shut down.
@@ -141,10 +152,11 @@ pub(super) fn qcow2_data(info: &Qcow2Info, version: Version) -> Object {
         object.set("bitmaps", info.bitmaps.iter().map(|item| bitmap(item).into()).collect::<Vec<Node>>());
     }
     object.set("refcount-bits", info.refcount_bits);
-    let data_file = info.data_file.as_ref().filter(|_| is_v3);
-    object.set_some("data-file", data_file.and_then(|file| file.name.as_deref()));
+    object.set_some("data-file", info.data_file_name.as_deref().filter(|_| is_v3));
     object.set_some("encrypt", info.encryption.as_ref().map(|encryption| encrypt(encryption, version)));
-    object.set_some("data-file-raw", data_file.map(|file| file.is_raw));
+    if info.has_data_file {
+        object.set("data-file-raw", info.is_data_file_raw);
+    }
     if is_v3 {
         object.set("corrupt", info.is_corrupt);
         object.set("extended-l2", info.has_extended_l2);

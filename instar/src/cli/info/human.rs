@@ -40,8 +40,9 @@ fn write_image(out: &mut String, entry: &ImageEntry, version: Version, clock: Cl
         writeln!(out, "cleanly shut down: no")?;
     }
     write_backing(out, entry)?;
-    if !info.snapshots.is_empty() {
-        write_snapshots(out, &info.snapshots, version, clock)?;
+    let snapshots = describe::snapshots(info);
+    if !snapshots.is_empty() {
+        write_snapshots(out, snapshots, version, clock)?;
     }
     if let Some(qcow2) = &info.qcow2 {
         writeln!(out, "Format specific information:")?;
@@ -71,7 +72,7 @@ fn write_backing(out: &mut String, entry: &ImageEntry) -> fmt::Result {
         }
         out.write_char('\n')?;
     }
-    match &entry.info.backing_format {
+    match describe::backing_format(&entry.info) {
         Some(format) => writeln!(out, "backing file format: {}", Printable(format)),
         None => Ok(()),
     }

@@ -48,21 +48,16 @@ pub struct Qcow2Info {
     pub has_extended_l2: bool,
     /// Compressed with zstd; otherwise with zlib.
     pub is_zstd: bool,
-    /// The external data file, if there is one.
-    pub data_file: Option<DataFile>,
+    /// Guest data lies in an external data file.
+    pub has_data_file: bool,
+    /// That file is, by itself, a raw image.
+    pub is_data_file_raw: bool,
+    /// Its name, where recorded; an image without external data file can have one, too, which then means nothing.
+    pub data_file_name: Option<Vec<u8>>,
     /// Persistent bitmaps in the order of the image.
     pub bitmaps: Vec<Bitmap>,
     /// How guest data is encrypted, if it is.
     pub encryption: Option<Encryption>,
-}
-
-/// An external data file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataFile {
-    /// Its name, where recorded.
-    pub name: Option<Vec<u8>>,
-    /// Whether it is, by itself, a raw image.
-    pub is_raw: bool,
 }
 
 /// How guest data is encrypted.
@@ -181,8 +176,9 @@ impl Qcow2Info {
             has_lazy_refcounts: has(info_flag::LAZY_REFCOUNTS),
             has_extended_l2: has(info_flag::EXTENDED_L2),
             is_zstd: has(info_flag::ZSTD),
-            data_file: has(info_flag::DATA_FILE)
-                .then(|| DataFile { name: data_file_name, is_raw: has(info_flag::DATA_FILE_RAW) }),
+            has_data_file: has(info_flag::DATA_FILE),
+            is_data_file_raw: has(info_flag::DATA_FILE_RAW),
+            data_file_name,
             bitmaps,
             encryption,
         })

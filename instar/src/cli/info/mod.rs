@@ -17,7 +17,7 @@ use std::ffi::OsString;
 
 pub use describe::format_name;
 pub use human::Clock;
-pub use image::{BadReport, Bitmap, DataFile, Encryption, ImageInfo, Qcow2Info, Snapshot};
+pub use image::{BadReport, Bitmap, Encryption, ImageInfo, Qcow2Info, Snapshot};
 pub use luks::{Luks, Slot};
 pub use version::{ParseVersionError, RECORDED, Version};
 

@@ -1,0 +1,253 @@
+//! Commit over random pairs of images in memory: what a guest reads stays, the tables agree with the refcounts, and a
+//! crash at any write leaves a chain that still reads the same and that a second run completes.
+
+mod support;
+
+use instar_exec::memory::MemoryStorage;
+use instar_exec::{CopySegment, DeviceId, Storage, StorageError};
+use instar_plan::extent::{Extent, Source};
+use proptest::prelude::*;
+use support::{QCOW2, RAW, Shape, commit, empty_image, read, write};
+
+/// Device of bytes that extents are filled from; no layer of any job.
+const PATTERN: u32 = 2;
+const PATTERN_BYTES: u64 = 1 << 20;
+
+fn pattern() -> Vec<u8> {
+    (0..PATTERN_BYTES).map(|index| (index.wrapping_mul(0x9e37_79b9) >> 7) as u8 | 1).collect()
+}
+
+#[derive(Clone, Debug)]
+struct Write {
+    start_permille: u64,
+    length_bytes: u64,
+    is_zero: bool,
+}
+
+impl Write {
+    fn extent(&self, size_bytes: u64) -> Option<Extent> {
+        let guest_offset = size_bytes * self.start_permille / 1000;
+        let length_bytes = self.length_bytes.min(size_bytes - guest_offset);
+        let host_offset = self.start_permille * 37 + self.length_bytes;
+        let source = if self.is_zero { Source::Zero } else { Source::Data { device: PATTERN, host_offset } };
+        (length_bytes != 0).then_some(Extent { guest_offset, length_bytes, source })
+    }
+}
+
+fn writes() -> impl Strategy<Value = Vec<Write>> {
+    let write = (0..1000u64, prop_oneof![1..600u64, 1..9000u64, 4000..200_000u64], any::<bool>());
+    let write = write.prop_map(|(start_permille, length_bytes, is_zero)| Write { start_permille, length_bytes, is_zero });
+    prop::collection::vec(write, 0..8)
+}
+
+fn shape(has_backing: bool) -> impl Strategy<Value = Shape> {
+    let extended = prop_oneof![3 => Just(false), 1 => Just(true)];
+    (2..=3u32, 9..=16u32, 0..=6u32, extended, 1..700_000u64).prop_map(move |(version, bits, order, extended, size)| Shape {
+        version: if extended { 3 } else { version },
+        cluster_bits: if extended { bits.max(14) } else { bits },
+        refcount_order: if version == 2 && !extended { 4 } else { order },
+        extended_l2: extended,
+        size_bytes: size.next_multiple_of(512),
+        has_backing,
+    })
+}
+
+/// Overlay, base and pattern; both images hold what was written to them.
+fn images(overlay: &Shape, base: Option<&Shape>, raw_bytes: u64, above: &[Write], below: &[Write]) -> (MemoryStorage, [u32; 2]) {
+    let base_bytes = base.map_or_else(|| vec![0; raw_bytes as usize], empty_image);
+    let mut storage = MemoryStorage { devices: vec![empty_image(overlay), base_bytes, pattern()] };
+    let formats = [QCOW2, if base.is_some() { QCOW2 } else { RAW }];
+    let base_size = base.map_or(raw_bytes, |base| base.size_bytes);
+    let extents = |writes: &[Write], size| writes.iter().filter_map(|write| write.extent(size)).collect::<Vec<_>>();
+    write(&mut storage, &formats, 1, &extents(below, base_size));
+    write(&mut storage, &formats, 0, &extents(above, overlay.size_bytes));
+    (storage, formats)
+}
+
+/// The longer content, where both hold the same and the rest is zero or the base's own.
+fn starts_with(content: &[u8], expected: &[u8]) -> bool {
+    content.len() >= expected.len() && content[..expected.len()] == *expected
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_base_receives_what_the_overlay_showed(
+        overlay in shape(true),
+        base in prop::option::weighted(0.8, shape(false)),
+        raw_bytes in 1..600_000u64,
+        above in writes(),
+        below in writes(),
+    ) {
+        let (mut storage, formats) = images(&overlay, base.as_ref(), raw_bytes.next_multiple_of(512), &above, &below);
+        let before = read(&mut storage, &formats, 0);
+        let base_before = read(&mut storage, &formats, 1);
+        commit(&mut storage, &formats).unwrap();
+        prop_assert!(read(&mut storage, &formats, 0) == before, "the overlay reads differently");
+        let base_after = read(&mut storage, &formats, 1);
+        prop_assert!(starts_with(&base_after, &before), "the base lacks what the overlay showed");
+        if base_before.len() > before.len() {
+            prop_assert!(base_after[before.len()..] == base_before[before.len()..], "bytes beyond the overlay changed");
+        }
+        // Opening for writing takes the census, which fails on any refcount that is too low; nothing may be left to commit.
+        let again = commit(&mut storage, &formats).unwrap();
+        prop_assert_eq!(again.bytes_committed, 0);
+    }
+
+    #[test]
+    fn a_crash_loses_nothing_and_a_second_run_completes(
+        overlay in shape(true),
+        base in prop::option::weighted(0.8, shape(false)),
+        above in writes(),
+        below in writes(),
+        crash_permille in 0..1000u64,
+        seed in any::<u64>(),
+    ) {
+        let raw_bytes = overlay.size_bytes;
+        let (storage, formats) = images(&overlay, base.as_ref(), raw_bytes, &above, &below);
+        let before = read(&mut storage.clone(), &formats, 0);
+        let mut counting = Crashing::new(storage.clone(), u64::MAX, seed);
+        commit(&mut counting, &formats).unwrap();
+        prop_assume!(counting.requests != 0);
+        let mut crashing = Crashing::new(storage, counting.requests * crash_permille / 1000, seed);
+        commit(&mut crashing, &formats).unwrap_err();
+        let mut survived = crashing.after_the_crash();
+        prop_assert!(read(&mut survived, &formats, 0) == before, "the overlay reads differently after the crash");
+        assert_base_is_clean(&survived);
+        commit(&mut survived, &formats).unwrap();
+        prop_assert!(read(&mut survived, &formats, 0) == before, "the overlay reads differently after the second run");
+        prop_assert!(starts_with(&read(&mut survived, &formats, 1), &before), "the second run left something out");
+    }
+}
+
+/// An overlay that was being emptied may be marked dirty; a base never is.
+fn assert_base_is_clean(storage: &MemoryStorage) {
+    let base = &storage.devices[1];
+    assert!(base.len() < 80 || base[..4] != *b"QFI\xfb" || base[7] < 3 || base[79] & 1 == 0, "the base is marked dirty");
+}
+
+/// A change that is not durable yet.
+#[derive(Clone)]
+enum Change {
+    Bytes { device: DeviceId, offset: u64, bytes: Vec<u8> },
+    Zeroes { device: DeviceId, offset: u64, length_bytes: u64 },
+    Length { device: DeviceId, length_bytes: u64 },
+}
+
+/// Devices that fail at one request; what was not flushed by then has reached the disk or not, by chance.
+struct Crashing {
+    now: MemoryStorage,
+    durable: MemoryStorage,
+    changes: Vec<Change>,
+    requests: u64,
+    crash_at: u64,
+    seed: u64,
+}
+
+impl Crashing {
+    fn new(storage: MemoryStorage, crash_at: u64, seed: u64) -> Self {
+        Self { durable: storage.clone(), now: storage, changes: Vec::new(), requests: 0, crash_at, seed }
+    }
+
+    fn after_the_crash(mut self) -> MemoryStorage {
+        let mut state = self.seed | 1;
+        for change in self.changes {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if state & 1 == 0 {
+                apply(&mut self.durable, change);
+            }
+        }
+        self.durable
+    }
+
+    fn step(&mut self, device: DeviceId, operation: instar_exec::Operation) -> Result<(), StorageError> {
+        if self.requests >= self.crash_at {
+            return Err(StorageError { device, operation, offset: 0, errno: 5 });
+        }
+        self.requests += 1;
+        Ok(())
+    }
+
+    fn change(&mut self, change: Change) {
+        apply(&mut self.now, change.clone());
+        self.changes.push(change);
+    }
+}
+
+fn apply(storage: &mut MemoryStorage, change: Change) {
+    match change {
+        Change::Bytes { device, offset, bytes } => storage.write(device, offset, &bytes).unwrap(),
+        Change::Zeroes { device, offset, length_bytes } => storage.write_zeroes(device, offset, length_bytes, true).unwrap(),
+        Change::Length { device, length_bytes } => storage.resize(device, length_bytes).unwrap(),
+    }
+}
+
+impl Storage for Crashing {
+    fn length_bytes(&self, device: DeviceId) -> u64 {
+        self.now.length_bytes(device)
+    }
+
+    fn read(&mut self, device: DeviceId, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
+        self.now.read(device, offset, buffer)
+    }
+
+    fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.step(device, instar_exec::Operation::Write)?;
+        // The medium is atomic in sectors, no more.
+        for (index, sector) in bytes.chunks(512).enumerate() {
+            self.change(Change::Bytes { device, offset: offset + index as u64 * 512, bytes: sector.to_vec() });
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, device: DeviceId, offset: u64, length_bytes: u64, _: bool) -> Result<(), StorageError> {
+        self.step(device, instar_exec::Operation::WriteZeroes)?;
+        self.change(Change::Zeroes { device, offset, length_bytes });
+        Ok(())
+    }
+
+    fn discard(&mut self, device: DeviceId, offset: u64, length_bytes: u64) -> Result<(), StorageError> {
+        self.step(device, instar_exec::Operation::Discard)?;
+        let end = offset.saturating_add(length_bytes).min(self.length_bytes(device));
+        if offset < end {
+            self.change(Change::Zeroes { device, offset, length_bytes: end - offset });
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, target: DeviceId, segments: &[CopySegment]) -> Result<(), StorageError> {
+        for segment in segments {
+            let mut bytes = vec![0; segment.length_bytes as usize];
+            self.now.read(segment.source, segment.source_offset, &mut bytes)?;
+            self.write(target, segment.target_offset, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError> {
+        self.step(device, instar_exec::Operation::Resize)?;
+        self.change(Change::Length { device, length_bytes });
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn flush(&mut self, device: DeviceId) -> Result<(), StorageError> {
+        self.step(device, instar_exec::Operation::Flush)?;
+        let index = device.0 as usize;
+        self.durable.devices[index] = self.now.devices[index].clone();
+        self.changes.retain(|change| match change {
+            Change::Bytes { device: changed, .. } | Change::Zeroes { device: changed, .. } | Change::Length { device: changed, .. } => {
+                *changed != device
+            }
+        });
+        Ok(())
+    }
+
+    fn progress(&mut self, _: u64, _: u64) {}
+}

@@ -1,0 +1,119 @@
+//! Jobs for the sandbox: from open layers to the device table and the bytes that a guest program reads.
+
+use instar_abi::job::{ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES, device_flag, format, role};
+use instar_abi::memory::{DEFAULT_MEMORY_BYTES, LARGE_PAGE_BYTES};
+use instar_abi::wire::Wire;
+
+use crate::files::ImageFile;
+use crate::files::chain::Layer;
+use crate::session::DeviceFile;
+
+/// Bytes of one L1 entry.
+const L1_ENTRY_BYTES: u64 = 8;
+/// The most memory that L1 tables can ask for on top of the default.
+const MAX_TABLE_MEMORY_BYTES: u64 = 256 << 20;
+
+/// The devices of a job: what the guest is told, and the files behind it. There are at most [`MAX_DEVICES`].
+#[derive(Default)]
+pub(super) struct Devices<'a> {
+    rows: Vec<DeviceEntry>,
+    files: Vec<DeviceFile<'a>>,
+    layer_count: u32,
+}
+
+impl<'a> Devices<'a> {
+    /// One image, read-only.
+    pub(super) fn single(image: &'a ImageFile, image_format: u32) -> Self {
+        let mut devices = Self::default();
+        devices.push_layer(image, None, image_format, false);
+        devices
+    }
+
+    /// A whole chain; `is_writable` says for each layer whether the job may change it.
+    pub(super) fn chain(layers: &'a [Layer], is_writable: impl Fn(usize) -> bool) -> Self {
+        let mut devices = Self::default();
+        for (index, layer) in layers.iter().enumerate() {
+            devices.push_layer(&layer.image, layer.data.as_ref(), layer.summary.format, is_writable(index));
+        }
+        devices
+    }
+
+    fn push_layer(&mut self, image: &'a ImageFile, data: Option<&'a ImageFile>, image_format: u32, writable: bool) {
+        let layer = self.layer_count;
+        let flags = if writable { device_flag::WRITABLE } else { 0 };
+        let data = data.map(|data| (data, role::DATA, format::RAW));
+        for (file, role, format) in [(image, role::IMAGE, image_format)].into_iter().chain(data) {
+            self.rows.push(DeviceEntry { role, layer, index: 0, format, flags, reserved: 0 });
+            self.files.push(DeviceFile { file: file.file(), writable });
+        }
+        self.layer_count += 1;
+    }
+
+    /// The files in the order of the device table.
+    pub(super) fn files(&self) -> &[DeviceFile<'a>] {
+        &self.files
+    }
+
+    /// The job as the guest reads it.
+    pub(super) fn job(&self, operation: u32, part: &impl Wire) -> Vec<u8> {
+        fn append(job: &mut Vec<u8>, value: &impl Wire, size_bytes: usize) {
+            let start = job.len();
+            job.resize(start + size_bytes, 0);
+            value.put(&mut job[start..]);
+        }
+        let mut job = Vec::new();
+        let device_count = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
+        let layer_count = self.layer_count;
+        let header = JobHeader { magic: JOB_MAGIC, abi_version: ABI_VERSION, operation, device_count, layer_count };
+        append(&mut job, &header, JobHeader::SIZE_BYTES);
+        for row in &self.rows {
+            append(&mut job, row, DeviceEntry::SIZE_BYTES);
+        }
+        job.resize(JobHeader::SIZE_BYTES + MAX_DEVICES * DeviceEntry::SIZE_BYTES, 0);
+        append(&mut job, part, part_size(part));
+        job
+    }
+}
+
+fn part_size<T: Wire>(_: &T) -> usize {
+    T::SIZE_BYTES
+}
+
+/// Memory for a job on these layers, in bytes: room for their L1 tables on top of the default where these are large.
+pub(super) fn memory_bytes(layers: &[Layer]) -> u64 {
+    let entries = layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.summary.l1_entries));
+    let tables = entries.saturating_mul(L1_ENTRY_BYTES).min(MAX_TABLE_MEMORY_BYTES);
+    if tables < DEFAULT_MEMORY_BYTES / 8 {
+        return DEFAULT_MEMORY_BYTES;
+    }
+    DEFAULT_MEMORY_BYTES + tables.next_multiple_of(LARGE_PAGE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{Access, open_operand};
+    use instar_abi::job::{CommitJob, operation};
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn the_operations_part_follows_a_full_device_table() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let image = open_operand(file.path().as_os_str().as_bytes(), Access::Look).expect("opens");
+        let devices = Devices::single(&image, format::QCOW2);
+        let job = devices.job(operation::COMMIT, &CommitJob { base_layer: 3, flags: 1 });
+        let table = JobHeader::SIZE_BYTES;
+        let end = table + MAX_DEVICES * DeviceEntry::SIZE_BYTES;
+        let header = JobHeader::get(&job);
+        assert_eq!((header.magic, header.device_count, header.layer_count), (JOB_MAGIC, 1, 1));
+        let row = DeviceEntry::get(&job[table..]);
+        assert_eq!(row, DeviceEntry { role: role::IMAGE, layer: 0, index: 0, format: format::QCOW2, flags: 0, reserved: 0 });
+        assert_eq!(CommitJob::get(&job[end..]), CommitJob { base_layer: 3, flags: 1 });
+        assert_eq!(job.len(), end + CommitJob::SIZE_BYTES);
+    }
+
+    #[test]
+    fn ordinary_images_get_the_default_memory() {
+        assert_eq!(memory_bytes(&[]), DEFAULT_MEMORY_BYTES);
+    }
+}

@@ -1,0 +1,74 @@
+//! The one image that a command is about: FILE, and the options that say how to understand it.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use instar_abi::job::format;
+
+use super::arguments::{GateArguments, ImageArguments};
+use super::error::Failure;
+use crate::files::policy::GateOptions;
+use crate::files::{Access, Cause, ImageFile, OpenError, Operand, driver, open_operand};
+
+/// The environment's allowed directories, separated by colons.
+pub(super) const ALLOW_DIRECTORIES_VARIABLE: &str = "INSTAR_ALLOW_DIRS";
+
+/// FILE, open.
+pub(super) struct OpenOperand {
+    /// Its file, under the name that FILE boils down to.
+    pub(super) image: ImageFile,
+    /// One of [`format`]: what was said, or [`format::PROBE`].
+    pub(super) format: u32,
+}
+
+/// The one FILE on the command line.
+///
+/// # Errors
+/// None, or more than one.
+pub(super) fn one_file<'a>(command: &'static str, image: &'a ImageArguments) -> Result<&'a OsStr, Failure> {
+    match image.files.as_slice() {
+        [file] => Ok(file),
+        _ => Err(Failure::usage(command, "Expecting one image file name")),
+    }
+}
+
+/// Opens FILE.
+///
+/// # Errors
+/// Options that contradict each other, an unknown format, a name that is no local file's, and what the system says.
+pub(super) fn open(file: &OsStr, image: &ImageArguments, access: Access) -> Result<OpenOperand, Failure> {
+    let typed = file.as_bytes();
+    let failed = |cause| Failure::Open(OpenError { image: typed.to_vec(), backing_depth: 0, cause });
+    if image.image_options && image.format.is_some() {
+        return Err(Failure::Option("--image-opts and --format are mutually exclusive".to_owned()));
+    }
+    if !image.objects.is_empty() {
+        return Err(Failure::Unavailable("--object is not available in this version"));
+    }
+    let operand = if image.image_options {
+        Operand::from_image_options(typed)
+            .map_err(|error| Cause::NotLocal { name: typed.to_vec(), finding: error.to_string() })
+    } else {
+        Operand::from_name(typed)
+    };
+    let operand = operand.map_err(failed)?;
+    let named = image.format.as_deref().or(operand.driver.as_deref().map(OsStr::new));
+    let format = match named.map(OsStrExt::as_bytes) {
+        None => format::PROBE,
+        Some(name) => driver::number(name).ok_or_else(|| failed(Cause::UnknownDriver(name.to_vec())))?,
+    };
+    Ok(OpenOperand { image: open_operand(&operand.path, access).map_err(failed)?, format })
+}
+
+/// What the user allows.
+pub(super) fn gate_options(gate: &GateArguments, named_base: Option<&OsStr>) -> GateOptions {
+    let environment = std::env::var_os(ALLOW_DIRECTORIES_VARIABLE).unwrap_or_default();
+    let listed = std::env::split_paths(&environment).filter(|directory| *directory != PathBuf::new());
+    GateOptions {
+        allowed_directories: gate.allowed_directories.clone(),
+        environment_directories: listed.collect(),
+        any_path: gate.any_path,
+        named_base: named_base.map(|base| base.as_bytes().to_vec()),
+    }
+}

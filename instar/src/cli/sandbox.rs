@@ -1,0 +1,145 @@
+//! The seam to the sandbox: a job goes in, an answer comes out, and what the answer says becomes the host's own terms.
+
+use instar_abi::job::operation;
+use instar_abi::memory::DEFAULT_MEMORY_BYTES;
+use instar_abi::report::{InfoReport, MAX_TEXT_BYTES, ReportHeader, error_kind, outcome};
+use instar_abi::wire::Wire;
+
+use super::info::{BadReport, ImageInfo};
+use super::job::Devices;
+use crate::files::chain::{Finding, Inspect, Summary};
+use crate::files::{Cause, ImageFile, system_text};
+use crate::session::{DEFAULT_LIMIT, GuestProgram, Session};
+use crate::vm::{Hypervisor, VmError};
+
+/// What a guest program answered. Hostile, as all that comes from there.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    /// Outcome and error.
+    pub(super) header: ReportHeader,
+    /// The operation's own report.
+    pub(super) operation: Vec<u8>,
+    /// What stood behind it.
+    pub(super) payload: Vec<u8>,
+}
+
+/// An error that a guest program reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reported {
+    /// One of [`error_kind`].
+    pub(super) kind: u32,
+    /// The layer that it is about; may be one that does not exist.
+    pub(super) layer: usize,
+    /// The guest's text, or the system's words for the error number where there is none.
+    pub(super) text: Vec<u8>,
+}
+
+impl Answer {
+    /// The error, if the job failed.
+    pub(super) fn error(&self) -> Option<Reported> {
+        let header = &self.header;
+        if header.outcome == outcome::DONE {
+            return None;
+        }
+        let length = usize::try_from(header.text_length_bytes).unwrap_or(MAX_TEXT_BYTES).min(MAX_TEXT_BYTES);
+        let mut text = header.text[..length].to_vec();
+        let says_only_number = header.error_kind == error_kind::STORAGE || text.is_empty();
+        if says_only_number && header.errno != 0 {
+            text = system_text(&std::io::Error::from_raw_os_error(header.errno.saturating_abs())).into_bytes();
+        }
+        let layer = usize::try_from(header.error_layer).unwrap_or(usize::MAX);
+        Some(Reported { kind: header.error_kind, layer, text })
+    }
+}
+
+impl Reported {
+    /// A guest that gave up on its own account.
+    pub(super) fn into_stop(self) -> VmError {
+        VmError::Panic(String::from_utf8_lossy(&self.text).into_owned())
+    }
+}
+
+/// Told about bytes done and bytes in total.
+pub(super) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Runs jobs.
+pub(super) trait Sandbox {
+    /// Runs one job to its end.
+    ///
+    /// # Errors
+    /// Every way to end without an answer.
+    fn run(
+        &mut self,
+        job_operation: u32,
+        devices: &Devices<'_>,
+        job: &[u8],
+        memory_bytes: u64,
+        progress: Option<OnProgress<'_>>,
+    ) -> Result<Answer, VmError>;
+}
+
+/// The sandbox on this machine's KVM, which is opened when the first job comes.
+#[derive(Default)]
+pub(super) struct KvmSandbox {
+    hypervisor: Option<Hypervisor>,
+}
+
+impl Sandbox for KvmSandbox {
+    fn run(
+        &mut self,
+        job_operation: u32,
+        devices: &Devices<'_>,
+        job: &[u8],
+        memory_bytes: u64,
+        progress: Option<OnProgress<'_>>,
+    ) -> Result<Answer, VmError> {
+        let program = GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))?;
+        let hypervisor = match &mut self.hypervisor {
+            Some(hypervisor) => hypervisor,
+            none => none.insert(Hypervisor::open()?),
+        };
+        let files = devices.files();
+        let session = Session { hypervisor, program, devices: files, job, memory_bytes, limit: DEFAULT_LIMIT, progress };
+        let report = session.run()?;
+        Ok(Answer {
+            header: report.header().clone(),
+            operation: report.operation().to_vec(),
+            payload: report.payload().to_vec(),
+        })
+    }
+}
+
+/// Inspects images by running the info program on each.
+pub(super) struct Inspector<'a, S>(pub(super) &'a mut S);
+
+impl<S: Sandbox> Inspect for Inspector<'_, S> {
+    type Error = VmError;
+
+    fn inspect(&mut self, image: &ImageFile, format: u32) -> Result<Summary, Finding<VmError>> {
+        let devices = Devices::single(image, format);
+        let job = devices.job(operation::INFO, &[0u8; 0]);
+        let answer =
+            self.0.run(operation::INFO, &devices, &job, DEFAULT_MEMORY_BYTES, None).map_err(Finding::Sandbox)?;
+        match answer.error() {
+            None => summary(answer).map_err(|error| Finding::Sandbox(VmError::Report(error.to_string()))),
+            Some(error) if error.kind == error_kind::INTERNAL => Err(Finding::Sandbox(error.into_stop())),
+            Some(error) => Err(Finding::Image(Cause::Image(error.text))),
+        }
+    }
+}
+
+fn summary(answer: Answer) -> Result<Summary, BadReport> {
+    let info = ImageInfo::decode(&answer.operation, &answer.payload)?;
+    let data_file = info.qcow2.as_ref().and_then(|qcow2| qcow2.data_file.as_ref());
+    Ok(Summary {
+        format: info.format,
+        flags: InfoReport::get(&answer.operation).flags,
+        virtual_size_bytes: info.virtual_size_bytes,
+        l1_entries: info.l1_entries,
+        data_file_name: data_file.and_then(|data_file| data_file.name.clone()),
+        backing_name: info.backing_name.filter(|name| !name.is_empty()),
+        backing_format: info.backing_format,
+        report: answer.operation,
+        payload: answer.payload,
+    })
+}
