@@ -36,24 +36,33 @@ impl Write {
 
 fn writes() -> impl Strategy<Value = Vec<Write>> {
     let write = (0..1000u64, prop_oneof![1..600u64, 1..9000u64, 4000..200_000u64], any::<bool>());
-    let write = write.prop_map(|(start_permille, length_bytes, is_zero)| Write { start_permille, length_bytes, is_zero });
+    let write =
+        write.prop_map(|(start_permille, length_bytes, is_zero)| Write { start_permille, length_bytes, is_zero });
     prop::collection::vec(write, 0..8)
 }
 
 fn shape(has_backing: bool) -> impl Strategy<Value = Shape> {
     let extended = prop_oneof![3 => Just(false), 1 => Just(true)];
-    (2..=3u32, 9..=16u32, 0..=6u32, extended, 1..700_000u64).prop_map(move |(version, bits, order, extended, size)| Shape {
-        version: if extended { 3 } else { version },
-        cluster_bits: if extended { bits.max(14) } else { bits },
-        refcount_order: if version == 2 && !extended { 4 } else { order },
-        extended_l2: extended,
-        size_bytes: size.next_multiple_of(512),
-        has_backing,
+    (2..=3u32, 9..=16u32, 0..=6u32, extended, 1..700_000u64).prop_map(move |(version, bits, order, extended, size)| {
+        Shape {
+            version: if extended { 3 } else { version },
+            cluster_bits: if extended { bits.max(14) } else { bits },
+            refcount_order: if version == 2 && !extended { 4 } else { order },
+            extended_l2: extended,
+            size_bytes: size.next_multiple_of(512),
+            has_backing,
+        }
     })
 }
 
 /// Overlay, base and pattern; both images hold what was written to them.
-fn images(overlay: &Shape, base: Option<&Shape>, raw_bytes: u64, above: &[Write], below: &[Write]) -> (MemoryStorage, [u32; 2]) {
+fn images(
+    overlay: &Shape,
+    base: Option<&Shape>,
+    raw_bytes: u64,
+    above: &[Write],
+    below: &[Write],
+) -> (MemoryStorage, [u32; 2]) {
     let base_bytes = base.map_or_else(|| vec![0; raw_bytes as usize], empty_image);
     let mut storage = MemoryStorage { devices: vec![empty_image(overlay), base_bytes, pattern()] };
     let formats = [QCOW2, if base.is_some() { QCOW2 } else { RAW }];
@@ -124,7 +133,10 @@ proptest! {
 /// An overlay that was being emptied may be marked dirty; a base never is.
 fn assert_base_is_clean(storage: &MemoryStorage) {
     let base = &storage.devices[1];
-    assert!(base.len() < 80 || base[..4] != *b"QFI\xfb" || base[7] < 3 || base[79] & 1 == 0, "the base is marked dirty");
+    assert!(
+        base.len() < 80 || base[..4] != *b"QFI\xfb" || base[7] < 3 || base[79] & 1 == 0,
+        "the base is marked dirty"
+    );
 }
 
 /// A change that is not durable yet.
@@ -180,7 +192,9 @@ impl Crashing {
 fn apply(storage: &mut MemoryStorage, change: Change) {
     match change {
         Change::Bytes { device, offset, bytes } => storage.write(device, offset, &bytes).unwrap(),
-        Change::Zeroes { device, offset, length_bytes } => storage.write_zeroes(device, offset, length_bytes, true).unwrap(),
+        Change::Zeroes { device, offset, length_bytes } => {
+            storage.write_zeroes(device, offset, length_bytes, true).unwrap()
+        }
         Change::Length { device, length_bytes } => storage.resize(device, length_bytes).unwrap(),
     }
 }
@@ -242,9 +256,9 @@ impl Storage for Crashing {
         let index = device.0 as usize;
         self.durable.devices[index] = self.now.devices[index].clone();
         self.changes.retain(|change| match change {
-            Change::Bytes { device: changed, .. } | Change::Zeroes { device: changed, .. } | Change::Length { device: changed, .. } => {
-                *changed != device
-            }
+            Change::Bytes { device: changed, .. }
+            | Change::Zeroes { device: changed, .. }
+            | Change::Length { device: changed, .. } => *changed != device,
         });
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
-use instar_abi::report::{InfoReport, MAX_TEXT_BYTES, ReportHeader, error_kind, outcome};
+use instar_abi::report::{InfoReport, MAX_TEXT_BYTES, ReportHeader, error_kind, info_flag, outcome};
 use instar_abi::wire::Wire;
 
 use super::info::{BadReport, ImageInfo};
@@ -91,16 +91,21 @@ impl Sandbox for KvmSandbox {
         devices: &Devices<'_>,
         job: &[u8],
         memory_bytes: u64,
-        progress: Option<OnProgress<'_>>,
+        mut progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError> {
         let program = GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))?;
         let hypervisor = match &mut self.hypervisor {
             Some(hypervisor) => hypervisor,
             none => none.insert(Hypervisor::open()?),
         };
-        let files = devices.files();
-        let session = Session { hypervisor, program, devices: files, job, memory_bytes, limit: DEFAULT_LIMIT, progress };
-        let report = session.run()?;
+        let mut relay = |done, total| {
+            if let Some(progress) = &mut progress {
+                progress(done, total);
+            }
+        };
+        let progress: Option<&mut dyn FnMut(u64, u64)> = Some(&mut relay);
+        let devices = devices.files();
+        let report = Session { hypervisor, program, devices, job, memory_bytes, limit: DEFAULT_LIMIT, progress }.run()?;
         Ok(Answer {
             header: report.header().clone(),
             operation: report.operation().to_vec(),
@@ -130,13 +135,16 @@ impl<S: Sandbox> Inspect for Inspector<'_, S> {
 
 fn summary(answer: Answer) -> Result<Summary, BadReport> {
     let info = ImageInfo::decode(&answer.operation, &answer.payload)?;
-    let data_file = info.qcow2.as_ref().and_then(|qcow2| qcow2.data_file.as_ref());
+    let report = InfoReport::get(&answer.operation);
+    let has_data_file_name = report.flags & info_flag::HAS_DATA_FILE_NAME != 0;
+    let name_length = usize::try_from(report.data_file_name_length_bytes).unwrap_or(usize::MAX);
+    let data_file_name = report.data_file_name.get(..name_length).filter(|_| has_data_file_name);
     Ok(Summary {
         format: info.format,
-        flags: InfoReport::get(&answer.operation).flags,
+        flags: report.flags,
         virtual_size_bytes: info.virtual_size_bytes,
         l1_entries: info.l1_entries,
-        data_file_name: data_file.and_then(|data_file| data_file.name.clone()),
+        data_file_name: data_file_name.map(<[u8]>::to_vec),
         backing_name: info.backing_name.filter(|name| !name.is_empty()),
         backing_format: info.backing_format,
         report: answer.operation,

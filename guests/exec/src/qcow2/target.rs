@@ -359,7 +359,7 @@ impl Qcow2Target {
             storage.write(self.image.device, 48, &fields).map_err(|error| self.storage_failure(error))?;
             self.releases.extend(abandoned.into_iter().flatten());
         }
-        Ok(())
+        self.barrier(storage)
     }
 }
 

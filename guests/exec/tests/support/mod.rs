@@ -1,6 +1,5 @@
 //! What the tests of this crate share: images built in memory, jobs, and a reader of whole chains.
 
-
 use instar_abi::job::{
     ABI_VERSION, CommitJob, DeviceEntry, JOB_MAGIC, JobHeader, commit_flag, device_flag, format, operation, role,
 };
@@ -75,7 +74,14 @@ pub(crate) fn job(formats: &[u32], base_layer: u32, flags: u32) -> Vec<u8> {
     };
     header.put(&mut bytes);
     for (layer, format) in (0..).zip(formats) {
-        let entry = DeviceEntry { role: role::IMAGE, layer, index: 0, format: *format, flags: device_flag::WRITABLE, reserved: 0 };
+        let entry = DeviceEntry {
+            role: role::IMAGE,
+            layer,
+            index: 0,
+            format: *format,
+            flags: device_flag::WRITABLE,
+            reserved: 0,
+        };
         entry.put(&mut bytes[JobHeader::SIZE_BYTES + layer as usize * DeviceEntry::SIZE_BYTES..]);
     }
     CommitJob { base_layer, flags }.put(&mut bytes[OPERATION_PART_OFFSET..]);
