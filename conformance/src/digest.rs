@@ -1,7 +1,7 @@
 //! The content digest of the recordings: SHA-256 over every 64 KiB block of the virtual disk that is not all zero, each as its
 //! block index (8 bytes, little-endian) and its 65,536 bytes, then the virtual size (8 bytes, little-endian).
 
-use crate::image::{Chain, ImageError, Kind};
+use crate::image::{Chain, ImageError, Kind, MAX_PIECES};
 use sha2::{Digest, Sha256};
 
 /// Bytes of one block.
@@ -53,7 +53,12 @@ pub fn of_chain(chain: &Chain) -> Result<String, ImageError> {
     let size = chain.virtual_size();
     let mut digest = ContentDigest::default();
     let mut index = 0;
-    while index * BLOCK < size {
+    let mut steps = 0;
+    while index < size.div_ceil(BLOCK) {
+        steps += 1;
+        if steps > MAX_PIECES {
+            return Err(ImageError(format!("more than {MAX_PIECES} pieces")));
+        }
         let start = index * BLOCK;
         let piece = chain.piece_at(start)?;
         if piece.kind != Kind::Data && piece.length >= BLOCK {

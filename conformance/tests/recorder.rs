@@ -9,7 +9,7 @@ use conformance::whitelist::{Comparison, FileLength, Whitelist};
 use std::path::Path;
 
 /// A sample over formats, chains, errors and crashes; the self-test runs every case.
-const SAMPLE: [&str; 12] = [
+const SAMPLE: [&str; 11] = [
     "commit-plain",
     "commit-plain-progress",
     "commit-plain-unknown-option",
@@ -21,7 +21,6 @@ const SAMPLE: [&str; 12] = [
     "commit-subdir",
     "rebase-safe-other",
     "rebase-zstd-detach",
-    "rebase-unsafe-self",
 ];
 
 fn same_state(case: &Case, name: &str, rc: Option<i32>, delivered: &FileState, now: &FileState, whitelist: &Whitelist) {

@@ -30,7 +30,9 @@ pub(crate) fn build(cargo: &str, workspace: &Path, target_dir: &Path, programs: 
             command.env_remove(&*name);
         }
     }
-    for name in ["RUSTFLAGS", "RUSTDOCFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "LLVM_PROFILE_FILE", "__CARGO_FIX_PLZ"] {
+    for name in
+        ["RUSTFLAGS", "RUSTDOCFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "LLVM_PROFILE_FILE", "__CARGO_FIX_PLZ"]
+    {
         command.env_remove(name);
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));

@@ -10,9 +10,7 @@ use instar_abi::memory::{
     DEFAULT_MEMORY_BYTES, JOB_BYTES, JOB_START, REPORT_BYTES, REPORT_START, SHARED_DONE_BYTES, SHARED_START,
     SHARED_TOTAL_BYTES,
 };
-use instar_abi::report::{
-    CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC, RebaseReport, ReportHeader, outcome,
-};
+use instar_abi::report::{CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC, RebaseReport, ReportHeader, outcome};
 use instar_abi::wire::Wire;
 
 use crate::devices::{Backend, Bus};
@@ -86,7 +84,15 @@ impl<'a> Session<'a> {
         devices: &'a [DeviceFile<'a>],
         job: &'a [u8],
     ) -> Self {
-        Self { hypervisor, program, devices, job, memory_bytes: DEFAULT_MEMORY_BYTES, limit: DEFAULT_LIMIT, progress: None }
+        Self {
+            hypervisor,
+            program,
+            devices,
+            job,
+            memory_bytes: DEFAULT_MEMORY_BYTES,
+            limit: DEFAULT_LIMIT,
+            progress: None,
+        }
     }
 
     /// Runs the guest to its end.

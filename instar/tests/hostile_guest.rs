@@ -77,26 +77,42 @@ const ATTACKS: &[(&str, u32, &str)] = &[
     ("report_with_long_payload", 304, "a payload of 4194304 bytes"), ("no_report", 306, "does not start like a report"),
 ];
 
+/// The check that writes to the writable file.
+const DEVICES: u32 = 402;
+/// Honest work: what the attacks' failures are measured against.
+const HONEST: &[(&str, u32)] = &[
+    ("honest_report_is_taken", 305),
+    ("memory_functions_work", 400),
+    ("heap_survives_heavy_use", 401),
+    ("devices_read_write_and_copy", DEVICES),
+];
+
 fn main() {
     let arguments = Arguments::from_args();
     let hypervisor = Hypervisor::open();
     let without = std::env::var_os("INSTAR_TEST_WITHOUT_KVM").is_some_and(|value| value == "1");
     let skip = hypervisor.is_err() && without;
     if let (Err(error), true) = (&hypervisor, skip) {
-        for (name, ..) in ATTACKS {
+        for name in ATTACKS.iter().map(|(name, ..)| name).chain(HONEST.iter().map(|(name, _)| name)) {
             eprintln!("skipped {name}: INSTAR_TEST_WITHOUT_KVM=1, and: {error}");
         }
     }
-    let program = if arguments.list || hypervisor.is_err() { Ok(Vec::new()) } else { build() };
+    let program = match hypervisor {
+        Err(error) => Err(format!("{error} Set INSTAR_TEST_WITHOUT_KVM=1 where that is known.")),
+        Ok(_) if arguments.list => Ok(Vec::new()),
+        Ok(_) => build(),
+    };
     let attacks = ATTACKS.iter().map(|(name, number, expected)| {
         let program = program.clone();
         let trial = move || attack(&program.map_err(Failed::from)?, name, *number, expected);
         Trial::test(*name, trial).with_ignored_flag(skip)
     });
-    let honest = program.clone();
-    let control = move || honest_report_is_taken(&honest.map_err(Failed::from)?);
-    let trials = attacks.chain([Trial::test("honest_report_is_taken", control).with_ignored_flag(skip)]).collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    let honest = HONEST.iter().map(|(name, number)| {
+        let program = program.clone();
+        let trial = move || honest(&program.map_err(Failed::from)?, *number);
+        Trial::test(*name, trial).with_ignored_flag(skip)
+    });
+    libtest_mimic::run(&arguments, attacks.chain(honest).collect()).exit();
 }
 
 fn build() -> Result<Vec<u8>, String> {
@@ -161,6 +177,17 @@ fn attack(program: &[u8], name: &str, number: u32, expected: &str) -> Result<(),
     Ok(())
 }
 
-fn honest_report_is_taken(program: &[u8]) -> Result<(), Failed> {
-    Scene::new()?.run(program, 305)?.map_err(|error| error.to_string().into())
+fn honest(program: &[u8], number: u32) -> Result<(), Failed> {
+    let scene = Scene::new()?;
+    scene.run(program, number)?.map_err(|error| Failed::from(error.to_string()))?;
+    if fs::read(&scene.read_only)? != contents(3) {
+        return Err("an honest program changed a read-only file".into());
+    }
+    if number == DEVICES {
+        let (source, target) = (contents(3), fs::read(&scene.writable)?);
+        if target.len() != 3 * source.len() || target[source.len()..2 * source.len()] != source {
+            return Err("what was written did not arrive".into());
+        }
+    }
+    Ok(())
 }

@@ -9,7 +9,8 @@ use instar::files::{Access, ImageFile, open_operand};
 
 /// Both programs, or the sentence that says why the test cannot run.
 fn qemu_is_missing(test: &str) -> bool {
-    let missing = ["qemu-img", "qemu-io"].iter().find(|program| Command::new(program).arg("--version").output().is_err());
+    let missing =
+        ["qemu-img", "qemu-io"].iter().find(|program| Command::new(program).arg("--version").output().is_err());
     if let Some(program) = missing {
         eprintln!("{test}: not run, {program} is not installed");
     }

@@ -10,6 +10,7 @@ use instar::files::chain::{ChainError, Finding, Inspect, Layer, Links, Summary, 
 use instar::files::policy::{Gate, GateOptions};
 use instar::files::{Access, ImageFile, find_base, open_operand};
 use instar_abi::job::format;
+use proptest::prelude::*;
 
 struct TextIsBackingName;
 
@@ -199,7 +200,10 @@ fn directories_from_the_environment_may_be_missing_but_named_ones_may_not() {
     place.leads("../other/base", "other/base");
     let place = place.allow("nothing");
     let said = place.follow("base").expect_err("no such directory");
-    assert_eq!(said.replace(place.root.to_str().expect("UTF-8"), "ROOT"), "Could not open 'ROOT/nothing': No such file or directory");
+    assert_eq!(
+        said.replace(place.root.to_str().expect("UTF-8"), "ROOT"),
+        "Could not open 'ROOT/nothing': No such file or directory"
+    );
 }
 
 #[test]
@@ -293,7 +297,10 @@ fn a_chain_that_contains_its_overlay_ends_at_the_lock() {
 fn a_loop_below_the_overlay_is_found() {
     let place = Place::new();
     place.image("vm/a", "b").image("vm/b", "a");
-    place.says("a", "Could not open backing file: Could not open backing file: Backing file 'ROOT/vm/a' creates an infinite loop.");
+    place.says(
+        "a",
+        "Could not open backing file: Could not open backing file: Backing file 'ROOT/vm/a' creates an infinite loop.",
+    );
     fs::hard_link(place.root.join("vm/a"), place.root.join("vm/c")).expect("a second name");
     place.image("vm/b", "c");
     assert!(place.follow("a").expect_err("the same file").contains("infinite loop"));
@@ -323,5 +330,39 @@ fn bases_are_found_by_what_their_names_mean() {
     assert_eq!(found(&place.absolute("vm/sub/base")), Some(2));
     for operand in ["", "top", "base", "vm/mid", "nothing", "file:mid", "nosuch:mid"] {
         assert_eq!(found(operand), None, "{operand}");
+    }
+}
+
+/// Components and prefixes that matter to the gate, in any order.
+fn any_name() -> impl Strategy<Value = String> {
+    let part =
+        prop::sample::select(vec!["..", ".", "", "vm", "sub", "base", "other", "deep", "out", "in", "loop", "x"]);
+    let prefix = prop::sample::select(vec!["", "", "/", "ROOT/", "file:", "file:ROOT/", "json:", "nbd:"]);
+    (prefix, prop::collection::vec(part, 0..7)).prop_map(|(prefix, parts)| format!("{prefix}{}", parts.join("/")))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_name_leads_out_of_what_is_allowed(names in prop::collection::vec(any_name(), 20)) {
+        let place = Place::new().allow("other/deep");
+        place.link("../other/base", "vm/out").link("sub", "vm/in").link("loop", "vm/loop");
+        place.link("../../other/deep", "vm/sub/x").link("../..", "other/deep/out");
+        for name in names {
+            let name = name.replace("ROOT", place.root.to_str().expect("UTF-8"));
+            if let Ok(led) = place.follow(&name) {
+                prop_assert!(led.starts_with("vm/") || led.starts_with("other/deep/"), "{} led to {}", name, led);
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_name_or_refused(name in prop::collection::vec(any::<u8>(), 1..80)) {
+        let place = Place::new();
+        fs::write(place.root.join("vm/top"), &name).expect("an image");
+        if let Err(said) = place.chain_of(&place.root.join("vm/top")) {
+            prop_assert!(!said.chars().any(char::is_control), "{said:?}");
+        }
     }
 }

@@ -15,7 +15,7 @@ mod vhdx;
 mod vmdk;
 
 pub use bytes::Source;
-pub use chain::{Chain, Piece, resolve_name};
+pub use chain::{Chain, MAX_PIECES, Piece, resolve_name};
 
 use std::fmt;
 

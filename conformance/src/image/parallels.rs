@@ -27,7 +27,7 @@ impl Parallels {
             _ => return bad("not a parallels image"),
         };
         let table = source.bytes(64, u64::from(le32(&header, 32)) * 4)?;
-        Ok(Self { cluster, unit, table, size: le64(&header, 36) * 512, source })
+        Ok(Self { cluster, unit, table, size: le64(&header, 36).saturating_mul(512), source })
     }
 
     fn entry(&self, offset: u64) -> u64 {

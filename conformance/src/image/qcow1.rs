@@ -43,11 +43,11 @@ impl Qcow1 {
 
     fn entry(&self, offset: u64) -> Result<u64, ImageError> {
         let index = offset / self.cluster;
-        let l2 = be64(&self.source.bytes(self.l1_offset + index / self.l2_entries * 8, 8)?, 0);
+        let l2 = be64(&self.source.bytes(self.l1_offset.saturating_add(index / self.l2_entries * 8), 8)?, 0);
         if l2 == 0 {
             return Ok(0);
         }
-        let entry = be64(&self.source.bytes(l2 + index % self.l2_entries * 8, 8)?, 0);
+        let entry = be64(&self.source.bytes(l2.saturating_add(index % self.l2_entries * 8), 8)?, 0);
         if entry >> 63 != 0 { bad("compressed qcow cluster") } else { Ok(entry) }
     }
 }
@@ -64,7 +64,7 @@ impl Layer for Qcow1 {
     }
 
     fn read_data(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        self.source.read(self.entry(offset)? + offset % self.cluster, buf)
+        self.source.read(self.entry(offset)?.saturating_add(offset % self.cluster), buf)
     }
 
     fn backing(&self) -> Option<&Backing> {

@@ -22,7 +22,7 @@ impl Qed {
         }
         let cluster = u64::from(le32(&header, 4));
         let table = u64::from(le32(&header, 8)) * cluster;
-        if cluster == 0 || table == 0 || table > 64 << 20 {
+        if cluster == 0 || !(8..=64 << 20).contains(&table) {
             return bad("qed geometry");
         }
         let features = le64(&header, 16);
@@ -45,7 +45,7 @@ impl Qed {
         if l2 == 0 {
             return Ok(0);
         }
-        Ok(le64(&self.source.bytes(l2 + index % self.entries * 8, 8)?, 0))
+        Ok(le64(&self.source.bytes(l2.saturating_add(index % self.entries * 8), 8)?, 0))
     }
 }
 
@@ -65,7 +65,7 @@ impl Layer for Qed {
     }
 
     fn read_data(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        self.source.read(self.entry(offset)? + offset % self.cluster, buf)
+        self.source.read(self.entry(offset)?.saturating_add(offset % self.cluster), buf)
     }
 
     fn backing(&self) -> Option<&Backing> {

@@ -56,7 +56,7 @@ impl Vhdx {
     fn entry(&self, offset: u64) -> Result<u64, ImageError> {
         let index = offset / self.block;
         let index = index + index / self.chunk_ratio.max(1);
-        Ok(le64(&self.source.bytes(self.bat_offset + index * 8, 8)?, 0))
+        Ok(le64(&self.source.bytes(self.bat_offset.saturating_add(index * 8), 8)?, 0))
     }
 }
 

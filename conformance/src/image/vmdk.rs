@@ -30,13 +30,13 @@ impl Vmdk {
         let flags = le32(&header, 8);
         let (capacity, grain_sectors) = (le64(&header, 12), le64(&header, 20));
         let table_entries = u64::from(le32(&header, 44));
-        if flags & FLAG_COMPRESSED != 0 || grain_sectors == 0 || table_entries == 0 || capacity > 1 << 40 {
+        if flags & FLAG_COMPRESSED != 0 || grain_sectors == 0 || table_entries == 0 || capacity > 1 << 40 || grain_sectors > 1 << 30 {
             return bad("vmdk form that this reader does not know");
         }
-        let descriptor = source.bytes(le64(&header, 28) * 512, le64(&header, 36).saturating_mul(512))?;
+        let descriptor = source.bytes(le64(&header, 28).saturating_mul(512), le64(&header, 36).saturating_mul(512))?;
         let descriptor = String::from_utf8_lossy(&descriptor).into_owned();
         let tables = capacity.div_ceil(grain_sectors).div_ceil(table_entries);
-        let directory = source.bytes(le64(&header, 56) * 512, tables * 4)?;
+        let directory = source.bytes(le64(&header, 56).saturating_mul(512), tables * 4)?;
         let backing = field(&descriptor, "parentFileNameHint")
             .map(|name| Backing { name: name.trim_matches('"').to_owned(), format: Some("vmdk".to_owned()) });
         Ok(Self {

@@ -1,6 +1,7 @@
 //! The content digest through the imago crate, for chains of qcow2 and raw files without subclusters, zstd and `json:` names.
 
 use crate::digest::{BLOCK, ContentDigest};
+use crate::image::MAX_PIECES;
 use imago::file::File;
 use imago::qcow2::Qcow2;
 use imago::{FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate};
@@ -14,7 +15,12 @@ pub(super) fn digest(path: &Path) -> Result<String, String> {
     let size = image.size();
     let mut digest = ContentDigest::default();
     let mut index = 0;
-    while index * BLOCK < size {
+    let mut steps = 0;
+    while index < size.div_ceil(BLOCK) {
+        steps += 1;
+        if steps > MAX_PIECES {
+            return Err(format!("more than {MAX_PIECES} pieces"));
+        }
         let start = index * BLOCK;
         let (mapping, length) = image.get_mapping(start, size - start).map_err(|e| e.to_string())?;
         if matches!(mapping, imago::Mapping::Zero { .. }) && length >= BLOCK {

@@ -3,7 +3,7 @@
 /// `JobHeader::magic`: "INSTARJB" in ASCII.
 pub const JOB_MAGIC: u64 = u64::from_le_bytes(*b"INSTARJB");
 /// Version of this contract; host and guest are built together and must agree exactly.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// The most devices one job can have.
 pub const MAX_DEVICES: usize = 256;
 /// The longest string (backing name, new backing name) in bytes; the qcow2 format's own limit is 1023.
@@ -69,6 +69,14 @@ pub mod commit_flag {
     pub const BASE_FORMAT_PROBED: u32 = 2;
 }
 
+/// `RebaseJob::flags`.
+pub mod rebase_flag {
+    /// Change the header alone, whatever the new backing file holds: the job has no layer but the overlay.
+    pub const UNSAFE: u32 = 1;
+    /// Store compressed what the overlay receives.
+    pub const COMPRESS: u32 = 2;
+}
+
 wire_struct! {
     /// First bytes of every job.
     pub struct JobHeader {
@@ -115,14 +123,22 @@ wire_struct! {
 
 wire_struct! {
     /// The part of a job that only rebase has.
+    ///
+    /// The old chain are the layers from 1 to `old_layers`. The new chain are the layers behind those, if any, followed by
+    /// the old chain's layers from `join_layer` on, if any: both chains may end in the same images, or the new backing
+    /// file may be one of the old chain.
     pub struct RebaseJob {
-        /// Bits of the rebase flags: reserved until the planner lands, always zero.
+        /// Bits of [`rebase_flag`].
         pub flags: u32,
-        /// Length of the new backing name in bytes; 0 detaches.
+        /// Number of layers in the old chain.
+        pub old_layers: u32,
+        /// The layer of the old chain in which the new chain goes on; `old_layers + 1` where it does not.
+        pub join_layer: u32,
+        /// Length of the new backing name in bytes, at most 1023; 0 detaches.
         pub name_length_bytes: u32,
         /// The new backing name, padded with zeros.
         pub name: [u8; MAX_NAME_BYTES],
-        /// The new backing format name, padded with zeros; empty for none.
+        /// The new backing format name, at most 15 bytes, padded with zeros; empty for none.
         pub format_name: [u8; 16],
     }
 }

@@ -25,7 +25,8 @@ pub mod error_kind {
     pub const OPEN: u32 = 1;
     /// Layer `error_layer` has broken metadata; nothing was written: "'LAYER': TEXT".
     pub const CORRUPT: u32 = 2;
-    /// The copying failed: "Block job failed: TEXT", or the system's text for `errno` where TEXT is empty.
+    /// The copying failed: "Block job failed: TEXT", or the system's text for `errno` where TEXT is empty. For rebase, the
+    /// header cannot name the new backing file: "Could not change the backing file to 'NAME': TEXT".
     pub const JOB: u32 = 3;
     /// A device request failed with `errno` while layer `error_layer` was read or written.
     pub const STORAGE: u32 = 4;
@@ -104,9 +105,9 @@ wire_struct! {
 wire_struct! {
     /// What rebase reports.
     pub struct RebaseReport {
-        /// Clusters that the overlay received.
+        /// Clusters of the overlay that received data or zeros.
         pub clusters_copied: u64,
-        /// Bytes of guest data that the overlay received.
+        /// Bytes of the disk that the overlay received, zeros included.
         pub bytes_copied: u64,
     }
 }

@@ -22,7 +22,7 @@ pin! {
     job::JobHeader::SIZE_BYTES => 24, "the device table starts right behind the header";
     job::DeviceEntry::SIZE_BYTES => 24, "rows are found by multiplying with this";
     job::CommitJob::SIZE_BYTES => 8, "the guest reads the job by these offsets";
-    job::RebaseJob::SIZE_BYTES => 8 + 1024 + 16, "the guest reads the job by these offsets";
+    job::RebaseJob::SIZE_BYTES => 16 + 1024 + 16, "the guest reads the job by these offsets";
     report::ReportHeader::SIZE_BYTES => 8 + 6 * 4 + 1024, "the operation's report starts right behind the header";
     report::CommitReport::SIZE_BYTES => 24, "the host reads the report by these offsets";
     report::RebaseReport::SIZE_BYTES => 16, "the host reads the report by these offsets";
@@ -44,7 +44,7 @@ pin! {
 pin! {
     job::JOB_MAGIC => 0x424a_5241_5453_4e49, "a guest refuses a job without it";
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
-    job::ABI_VERSION => 1, "both sides are built with one version and must agree exactly";
+    job::ABI_VERSION => 2, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
     report::MAX_TEXT_BYTES => 1024, "the error text has this much room";
@@ -54,6 +54,8 @@ pin! {
     job::role::IMAGE => 1, "a data file taken for an image would be parsed";
     job::role::DATA => 2, "a data file taken for an image would be parsed";
     job::device_flag::WRITABLE => 1, "the guest must know which devices refuse writes";
+    job::rebase_flag::UNSAFE => 1, "a safe rebase taken for an unsafe one loses data";
+    job::rebase_flag::COMPRESS => 2, "the host says what the user wants by this number";
     job::format::PROBE => 0, "formats are numbers on both sides";
     job::format::RAW => 1, "formats are numbers on both sides";
     job::format::QCOW2 => 2, "formats are numbers on both sides";
@@ -89,20 +91,25 @@ pin! {
 const _: () = assert!(memory::TABLES_END <= memory::PROGRAM_START, "page tables must not lie in mapped memory");
 const _: () = assert!(memory::PROGRAM_END < memory::JOB_START, "a guard lies behind the program");
 const _: () = assert!(memory::JOB_START + memory::JOB_BYTES < memory::DEVICES_START, "a guard lies behind the job");
+const _: () = assert!(
+    memory::DEVICES_START + memory::DEVICES_BYTES < memory::SHARED_START,
+    "a guard lies behind the device table"
+);
 const _: () =
-    assert!(memory::DEVICES_START + memory::DEVICES_BYTES < memory::SHARED_START, "a guard lies behind the device table");
-const _: () = assert!(memory::SHARED_START + memory::SHARED_BYTES < memory::REPORT_START, "a guard lies behind the words");
-const _: () = assert!(memory::REPORT_START + memory::REPORT_BYTES < memory::STACK_START, "a guard lies below the stack");
+    assert!(memory::SHARED_START + memory::SHARED_BYTES < memory::REPORT_START, "a guard lies behind the words");
+const _: () =
+    assert!(memory::REPORT_START + memory::REPORT_BYTES < memory::STACK_START, "a guard lies below the stack");
 const _: () = assert!(memory::STACK_END < memory::HEAP_START, "a guard lies above the stack");
-const _: () = assert!(memory::HEAP_START.is_multiple_of(memory::LARGE_PAGE_BYTES), "the heap is mapped with large pages");
+const _: () =
+    assert!(memory::HEAP_START.is_multiple_of(memory::LARGE_PAGE_BYTES), "the heap is mapped with large pages");
 const _: () = assert!(memory::MAX_MEMORY_BYTES <= mmio::CONTROL_START, "device pages must have no memory behind them");
 const _: () = assert!(
-    job::MAX_DEVICES * memory::DeviceState::SIZE_BYTES <= memory::DEVICES_BYTES as usize,
+    (job::MAX_DEVICES * memory::DeviceState::SIZE_BYTES) as u64 <= memory::DEVICES_BYTES,
     "the device table must hold every device"
 );
 const _: () = assert!(
-    job::JobHeader::SIZE_BYTES + job::MAX_DEVICES * job::DeviceEntry::SIZE_BYTES + job::RebaseJob::SIZE_BYTES
-        <= memory::JOB_BYTES as usize,
+    (job::JobHeader::SIZE_BYTES + job::MAX_DEVICES * job::DeviceEntry::SIZE_BYTES + job::RebaseJob::SIZE_BYTES) as u64
+        <= memory::JOB_BYTES,
     "the longest job must fit"
 );
 

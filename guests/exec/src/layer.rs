@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use instar_formats::vmdk::Cid;
 use instar_plan::extent::{self, Extent, Source};
 
 use crate::report::Failure;
@@ -28,6 +29,11 @@ pub trait Layer {
 
     /// Number of clusters that hold or hide something, in units of `cluster_size_bytes`, where the format counts them.
     fn cluster_size_bytes(&self) -> u64;
+
+    /// The image's content identifier, and the one that the image below must have; `None` where the format has none.
+    fn content_ids(&self) -> Option<(Cid, Cid)> {
+        None
+    }
 }
 
 /// What a stack of layers shows in `start..end`, topmost first; what none of them holds is `Absent`.

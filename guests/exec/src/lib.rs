@@ -11,11 +11,14 @@ pub mod layer;
 pub mod memory;
 pub mod open;
 pub mod qcow2;
+pub mod pack;
 pub mod raw;
+pub mod rebase;
 pub mod report;
 pub mod storage;
 pub mod target;
 pub mod transfer;
 pub mod unpack;
+pub mod vmdk;
 
 pub use storage::{CopySegment, DeviceId, Operation, Storage, StorageError};

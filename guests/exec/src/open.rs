@@ -14,6 +14,7 @@ use crate::raw::{Raw, RawTarget};
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
+use crate::vmdk::{self, Neighbours, VmdkTarget};
 
 /// Opens several layers for reading, topmost first.
 ///
@@ -24,7 +25,17 @@ pub fn open_layers(
     job: &Job<'_>,
     layers: core::ops::Range<u32>,
 ) -> Result<Vec<Box<dyn Layer>>> {
-    layers.map(|layer| open_layer(storage, job, layer)).collect()
+    let first = layers.start;
+    let opened = layers.map(|layer| open_layer(storage, job, layer)).collect::<Result<Vec<_>>>()?;
+    for (layer, pair) in (first..).zip(opened.windows(2)) {
+        // Bytes of an image that is not the one that the upper image was made for mean nothing there.
+        if let (Some((_, wanted)), Some((own, _))) = (pair[0].content_ids(), pair[1].content_ids())
+            && own != wanted
+        {
+            return Err(vmdk::stale_parent(layer, wanted, own));
+        }
+    }
+    Ok(opened)
 }
 
 /// Opens one layer for reading.
@@ -40,11 +51,13 @@ pub fn open_layer(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resul
             let access = if layer == 0 { Access::ReadWrite } else { Access::ReadOnly };
             Ok(Box::new(open_qcow2(storage, job, layer, access)?))
         }
+        format::VMDK => Ok(Box::new(open_vmdk(storage, job, layer)?)),
         _ => Err(Failure::new(error_kind::UNSUPPORTED, layer, "images of this format cannot be read yet")),
     }
 }
 
-fn open_qcow2(storage: &mut dyn Storage, job: &Job<'_>, layer: u32, access: Access) -> Result<Image> {
+/// Opens a layer that is known to be qcow2.
+pub(crate) fn open_qcow2(storage: &mut dyn Storage, job: &Job<'_>, layer: u32, access: Access) -> Result<Image> {
     let (device, _) = image_device(job, layer)?;
     Image::open(storage, layer, device, job.data(layer, 0).map(|(device, _)| device), access)
 }
@@ -61,6 +74,23 @@ pub fn open_emptier(storage: &mut dyn Storage, job: &Job<'_>) -> Result<Option<E
     Emptier::new(storage, image).map(Some)
 }
 
+fn open_vmdk(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Result<vmdk::Image> {
+    let (device, _) = image_device(job, layer)?;
+    vmdk::Image::open(storage, layer, device, |index| job.data(layer, index).map(|(device, _)| device))
+}
+
+/// What the layers above and below a vmdk image mean for its content identifier.
+fn vmdk_neighbours(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Result<Neighbours> {
+    let is_vmdk = |layer: u32| job.image(layer).is_some_and(|(_, entry)| entry.format == format::VMDK);
+    let parent_cid = if is_vmdk(layer + 1) {
+        let (device, _) = image_device(job, layer + 1)?;
+        Some(vmdk::describe(storage, layer + 1, device)?.descriptor.cid_or_none())
+    } else {
+        None
+    };
+    Ok(Neighbours { is_parent_of_vmdk: layer.checked_sub(1).is_some_and(is_vmdk), parent_cid })
+}
+
 /// Opens one layer for writing.
 ///
 /// # Errors
@@ -73,11 +103,17 @@ pub fn open_target(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resu
             let image = open_qcow2(storage, job, layer, Access::ReadOnly)?;
             Ok(Box::new(Qcow2Target::new(storage, image, layer + 1 < job.layer_count)?))
         }
+        format::VMDK => {
+            let neighbours = vmdk_neighbours(storage, job, layer)?;
+            let image = open_vmdk(storage, job, layer)?;
+            Ok(Box::new(VmdkTarget::new(storage, image, neighbours)?))
+        }
         _ => Err(Failure::new(error_kind::UNSUPPORTED, layer, "images of this format cannot be written yet")),
     }
 }
 
-fn image_device(job: &Job<'_>, layer: u32) -> Result<(DeviceId, u32)> {
+/// The image device of a layer, and its format.
+pub(crate) fn image_device(job: &Job<'_>, layer: u32) -> Result<(DeviceId, u32)> {
     job.image(layer)
         .map(|(device, entry)| (device, entry.format))
         .ok_or_else(|| Failure::new(error_kind::INTERNAL, layer, "the job has a layer without an image"))

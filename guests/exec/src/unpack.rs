@@ -21,6 +21,7 @@ pub fn cluster(storage: &mut dyn Storage, layer: u32, source: &CompressedSource)
     let mut bytes = vec![0; size];
     let unpacked = match source.codec {
         Codec::Deflate => inflate(&packed, &mut bytes),
+        Codec::Zlib => inflate_zlib(&packed, &mut bytes),
         Codec::Zstd => unpack_zstd(&packed, &mut bytes),
     };
     unpacked.ok_or_else(|| broken(layer, source))?;
@@ -44,6 +45,16 @@ fn inflate(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
     let (status, _, produced) = decompress(&mut state, packed, bytes, 0, flags);
     let full = produced == bytes.len() && matches!(status, TINFLStatus::Done | TINFLStatus::HasMoreOutput);
     full.then_some(())
+}
+
+/// A whole stream, whose checksum is right; it may be shorter than the cluster.
+fn inflate_zlib(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
+    use miniz_oxide::inflate::TINFLStatus;
+    use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+    let mut state = DecompressorOxide::new();
+    let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER;
+    let (status, _, produced) = decompress(&mut state, packed, bytes, 0, flags);
+    (status == TINFLStatus::Done && produced > 0).then_some(())
 }
 
 fn unpack_zstd(packed: &[u8], bytes: &mut [u8]) -> Option<()> {

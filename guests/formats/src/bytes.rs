@@ -20,6 +20,11 @@ pub(crate) fn le_u32(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_le_bytes(array(bytes, offset)?))
 }
 
+/// The 64-bit little-endian integer at `offset`, if `bytes` reaches that far.
+pub(crate) fn le_u64(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(array(bytes, offset)?))
+}
+
 /// `N` bytes from `offset`, if `bytes` reaches that far.
 pub(crate) fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()

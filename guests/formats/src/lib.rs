@@ -8,3 +8,4 @@ pub mod luks;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
+pub mod vmdk;

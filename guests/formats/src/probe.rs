@@ -75,9 +75,9 @@ const STRONG_MAGICS: [(&[u8], Format); 9] = [
     (CLOOP_MAGIC, Format::Cloop),
     (BOCHS_MAGIC, Format::Bochs),
 ];
-const CLOOP_MAGIC: &[u8] =
-    b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
-const BOCHS_MAGIC: &[u8] = b"Bochs Virtual HD Image\0\0\0\0\0\0\0\0\0\0Redolog\0\0\0\0\0\0\0\0\0Growing\0\0\0\0\0\0\0\0\0";
+const CLOOP_MAGIC: &[u8] = b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
+const BOCHS_MAGIC: &[u8] =
+    b"Bochs Virtual HD Image\0\0\0\0\0\0\0\0\0\0Redolog\0\0\0\0\0\0\0\0\0Growing\0\0\0\0\0\0\0\0\0";
 const VDI_MAGIC: u32 = 0xbeda_107f;
 const VDI_MAGIC_OFFSET: usize = 64;
 const BOCHS_VERSIONS: [u32; 2] = [0x1_0000, 0x2_0000];

@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 pub enum Codec {
     /// Raw deflate, as qcow2's "zlib".
     Deflate,
+    /// Deflate with header and checksum (RFC 1950), as in vmdk. What it unpacks to may be shorter than a cluster.
+    Zlib,
     /// Zstandard.
     Zstd,
 }

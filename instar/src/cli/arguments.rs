@@ -63,9 +63,8 @@ pub struct GateArguments {
 #[derive(Debug, Args)]
 pub struct CommitArguments {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub image: ImageArguments,
-    /// Cache mode: none, directsync, writeback, unsafe or writethrough
+    /// Cache mode: none, directsync, writeback, unsafe or writethrough; the result is on the disk in all of them
     #[arg(short = 't', long = "cache", value_name = "CACHE", allow_hyphen_values = true)]
     pub cache: Option<OsString>,
     /// Image of the backing chain to commit into, instead of FILE's own backing file; implies -d
@@ -74,7 +73,7 @@ pub struct CommitArguments {
     /// Do not empty FILE afterwards
     #[arg(short = 'd', long = "drop")]
     pub drop: bool,
-    /// Bytes per second, with a suffix k, M, G, T, P or E
+    /// Bytes per second, with a suffix k, M, G, T, P or E; checked, but this version does not slow down
     #[arg(short = 'r', long = "rate-limit", value_name = "RATE", allow_hyphen_values = true)]
     pub rate: Option<OsString>,
     /// Show progress
@@ -87,7 +86,6 @@ pub struct CommitArguments {
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub gate: GateArguments,
 }
 
@@ -95,7 +93,6 @@ pub struct CommitArguments {
 #[derive(Debug, Args)]
 pub struct InfoArguments {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub image: ImageArguments,
     /// Show the images below FILE too
     #[arg(short = 'b', long = "backing-chain")]
@@ -110,7 +107,6 @@ pub struct InfoArguments {
     #[arg(long = "qemu-version", value_name = "V", allow_hyphen_values = true)]
     pub qemu_version: Option<OsString>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub gate: GateArguments,
 }
 
@@ -118,7 +114,6 @@ pub struct InfoArguments {
 #[derive(Debug, Args)]
 pub struct RebaseArguments {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub image: ImageArguments,
     /// Cache mode of FILE
     #[arg(short = 't', long = "cache", value_name = "CACHE", allow_hyphen_values = true)]
@@ -151,6 +146,5 @@ pub struct RebaseArguments {
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub gate: GateArguments,
 }

@@ -13,7 +13,7 @@ use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::operand::{gate_options, one_file, open};
 use super::output::{Form, complain, print};
-use super::progress::Progress;
+use super::progress::{Progress, ProgressWish};
 use super::sandbox::{Inspector, Reported, Sandbox};
 use super::{cache, rate};
 use crate::files::chain::{Layer, Links, discover};
@@ -37,10 +37,13 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     if let Some(mode) = arguments.cache.as_deref().filter(|mode| !cache::is_mode(mode.as_bytes())) {
         return Err(Failure::Option(format!("Invalid cache option: {}", Printable(mode.as_bytes()))));
     }
+    let progress_wish = ProgressWish::listen();
     let mut chain = Chain::open(file, arguments, sandbox)?;
     chain.make_base_writable()?;
     let empties = !arguments.drop && arguments.base.is_none();
-    let report = chain.merge(empties, arguments.progress && !arguments.quiet, sandbox)?;
+    let shown = (arguments.progress && !arguments.quiet).then(|| io::stdout().lock());
+    let progress = Progress::start(shown, progress_wish);
+    let report = chain.merge(empties, progress, sandbox)?;
     if arguments.quiet {
         return Ok(());
     }
@@ -60,11 +63,15 @@ impl Chain {
     fn open(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<Self, Failure> {
         let overlay = open(file, &arguments.image, Access::Write)?;
         let name = overlay.image.name().to_vec();
-        let failed = |cause| Failure::Open(OpenError { image: name.clone(), backing_depth: 0, cause });
-        let gate = Gate::new(&name, &gate_options(&arguments.gate, arguments.base.as_deref())).map_err(failed)?;
+        let options = gate_options(&arguments.gate, arguments.base.as_deref());
+        let gate = Gate::new(&name, &options).map_err(Failure::File)?;
         let layers = discover(&gate, overlay.image, overlay.format, Links::OfOverlay, &mut Inspector(sandbox))?;
         if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
             warn_of_probed_raw(&name);
+        }
+        if layers.len() < 2 && !matches!(layers[0].summary.format, format::RAW | format::QCOW2) {
+            let text = b"overlays of this format cannot be read in this version".to_vec();
+            return Err(Failure::Image { image: name, text });
         }
         let base = match &arguments.base {
             Some(base) => find_base(&gate, &layers, base.as_bytes())
@@ -77,7 +84,13 @@ impl Chain {
 
     /// Everything that is decided about the base before it is opened for writing, and then that.
     fn make_base_writable(&mut self) -> Result<(), Failure> {
-        let base = &mut self.layers[self.base];
+        let index = self.base;
+        let base = &mut self.layers[index];
+        if base.summary.format == format::PARALLELS {
+            let text =
+                format!("Block format 'parallels' used by node '#block{index:03}' does not support reopening files");
+            return Err(Failure::Option(text));
+        }
         let finding = |text: &str| {
             let (image, text) = (base.image.name().to_vec(), text.as_bytes().to_vec());
             Err(Failure::Image { image, text })
@@ -92,12 +105,17 @@ impl Chain {
             return finding("The image is marked corrupt; writing to it is refused");
         }
         for file in [Some(&mut base.image), base.data.as_mut()].into_iter().flatten() {
-            file.make_writable().map_err(Failure::Base)?;
+            file.make_writable().map_err(Failure::File)?;
         }
         Ok(())
     }
 
-    fn merge(&self, empties: bool, shows: bool, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
+    fn merge(
+        &self,
+        empties: bool,
+        mut progress: Progress<impl io::Write>,
+        sandbox: &mut impl Sandbox,
+    ) -> Result<CommitReport, Failure> {
         let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && empties));
         let mut flags = if empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
@@ -105,7 +123,6 @@ impl Chain {
         }
         let base_layer = u32::try_from(self.base).unwrap_or(u32::MAX);
         let job = devices.job(operation::COMMIT, &CommitJob { base_layer, flags });
-        let mut progress = Progress::start(shows.then(|| io::stdout().lock()));
         let mut on_progress = |done, total| progress.update(done, total);
         let memory_bytes = memory_bytes(&self.layers);
         let answer = sandbox
@@ -167,4 +184,109 @@ fn warn_of_probed_raw(image: &[u8]) {
          Specify the 'raw' format explicitly to remove the restrictions.",
         Printable(image)
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
+    use proptest::prelude::*;
+
+    use super::super::job::Devices;
+    use super::super::sandbox::{Answer, OnProgress};
+    use super::*;
+    use crate::files::chain::Summary;
+    use crate::files::{Location, Origin, open_operand};
+
+    /// Answers every job in the same way.
+    struct Says(Answer);
+
+    impl Sandbox for Says {
+        fn run(
+            &mut self,
+            _: u32,
+            _: &Devices<'_>,
+            _: &[u8],
+            _: u64,
+            progress: Option<OnProgress<'_>>,
+        ) -> std::result::Result<Answer, VmError> {
+            progress.into_iter().for_each(|progress| progress(u64::MAX, 3));
+            Ok(self.0.clone())
+        }
+    }
+
+    fn answer(outcome: u32, error_kind: u32, error_layer: u32, errno: i32, text: &[u8], operation: &[u8]) -> Answer {
+        let mut padded = [0; MAX_TEXT_BYTES];
+        padded[..text.len()].copy_from_slice(text);
+        let header = ReportHeader {
+            magic: REPORT_MAGIC,
+            outcome,
+            error_kind,
+            error_layer,
+            errno,
+            text_length_bytes: u32::try_from(text.len()).expect("short"),
+            payload_length_bytes: 0,
+            text: padded,
+        };
+        Answer { header, operation: operation.to_vec(), payload: Vec::new() }
+    }
+
+    fn merge(answer: Answer) -> std::result::Result<CommitReport, String> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let layer = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, b"").expect("a file");
+            let image = open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens");
+            let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
+            let summary = Summary { format: format::QCOW2, ..Summary::default() };
+            Layer { image, data: None, summary, given_format: format::QCOW2, location, recorded: None }
+        };
+        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1 };
+        let progress = Progress::start(None::<Vec<u8>>, ProgressWish::default());
+        let place = format!("{}/", directory.path().display());
+        chain.merge(true, progress, &mut Says(answer)).map_err(|failure| failure.to_string().replace(&place, ""))
+    }
+
+    #[test]
+    fn each_kind_of_error_has_its_sentence() {
+        let said =
+            |kind, layer, errno, text: &[u8]| merge(answer(1, kind, layer, errno, text, b"")).expect_err("failed");
+        let text = b"a finding\x1b[2J";
+        assert_eq!(
+            said(error_kind::OPEN, 1, 0, text),
+            "instar: Could not open 'top': Could not open backing file: a finding\\x1b[2J"
+        );
+        assert_eq!(said(error_kind::CORRUPT, 1, 0, text), "instar: 'base': a finding\\x1b[2J");
+        assert_eq!(said(error_kind::REFUSED, 0, 0, b"no"), "instar: 'top': no");
+        assert_eq!(said(error_kind::JOB, 1, 0, b"no"), "instar: Block job failed: no");
+        assert_eq!(said(error_kind::JOB, 1, 28, b""), "instar: Block job failed: No space left on device");
+        assert_eq!(said(error_kind::STORAGE, 1, 5, b"detail"), "instar: Block job failed: Input/output error");
+        assert_eq!(said(error_kind::INTERNAL, 1, 0, b"no memory"), "instar: 'base': the sandbox stopped: no memory");
+    }
+
+    #[test]
+    fn reports_that_lie_are_named_as_such() {
+        let said = |answer| merge(answer).expect_err("no result");
+        let wrong = "instar: 'top': the sandbox stopped: the guest program's report is not valid: ";
+        assert_eq!(said(answer(1, 77, 9, 0, b"", b"")), format!("{wrong}unknown kind of error 77"));
+        assert_eq!(said(answer(outcome::DONE, 0, 0, 0, b"", &[0; 23])), format!("{wrong}it is cut off"));
+        assert_eq!(said(answer(1, error_kind::REFUSED, u32::MAX, 0, b"no", b"")), "instar: 'top': no");
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_brings_the_host_down(
+            numbers in any::<(u32, u32, u32, i32, u32)>(),
+            text in proptest::collection::vec(any::<u8>(), 0..MAX_TEXT_BYTES),
+            operation in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let (outcome, kind, layer, errno, length) = numbers;
+            let mut answer = answer(outcome % 3, kind % 10, layer, errno, &text, &operation);
+            answer.header.text_length_bytes = length;
+            if let Err(said) = merge(answer) {
+                prop_assert!(said.starts_with("instar: ") && !said.chars().any(char::is_control));
+            }
+        }
+    }
 }

@@ -25,10 +25,8 @@ pub enum Failure {
     Option(String),
     /// An image, or something below it, cannot be opened.
     Open(OpenError),
-    /// The base cannot be opened for writing.
-    Base(Cause),
-    /// A chain comes back to this image, for those who look at each link alone.
-    Loop(Cause),
+    /// A file or directory that is no part of opening the image: an allowed directory, the base when it is to be written.
+    File(Cause),
     /// There is nothing to commit into.
     NoBacking,
     /// The name given as base is not in the chain.
@@ -94,7 +92,7 @@ impl fmt::Display for Failure {
             }
             Self::Option(text) => f.write_str(text),
             Self::Open(error) => error.fmt(f),
-            Self::Base(cause) | Self::Loop(cause) => cause.fmt(f),
+            Self::File(cause) => cause.fmt(f),
             Self::NoBacking => f.write_str("Image does not have a backing file"),
             Self::NotInChain { base, image } => {
                 write!(f, "Did not find '{}' in the backing chain of '{}'", Printable(base), Printable(image))
@@ -103,7 +101,7 @@ impl fmt::Display for Failure {
             Self::Image { image, text } => write!(f, "'{}': {}", Printable(image), Printable(text)),
             Self::Sandbox { error: error @ VmError::Unavailable(_), .. } => error.fmt(f),
             Self::Sandbox { image, error } => {
-                write!(f, "'{}': {error}", Printable(image))?;
+                write!(f, "'{}': {}", Printable(image), Printable(error.to_string().as_bytes()))?;
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
             }
             Self::Report { image, error } => write!(f, "'{}': {error}", Printable(image)),

@@ -31,13 +31,15 @@ pub(super) fn run(arguments: &InfoArguments, sandbox: &mut impl Sandbox) -> Resu
     let operand = open(file, &arguments.image, access)?;
     let name = operand.image.name().to_vec();
     let failed = |cause| Failure::Open(OpenError { image: name.clone(), backing_depth: 0, cause });
-    let gate = Gate::new(&name, &gate_options(&arguments.gate, None)).map_err(failed)?;
+    let gate = Gate::new(&name, &gate_options(&arguments.gate, None)).map_err(Failure::File)?;
     let mut inspector = Inspector(sandbox);
     let entries = if arguments.backing_chain {
-        let layers = discover(&gate, operand.image, operand.format, Links::EachAlone, &mut inspector)
-            .map_err(|error| match error {
-                ChainError::Open(OpenError { cause: cause @ Cause::Loop(_), .. }) => Failure::Loop(cause),
-                error => error.into(),
+        let layers =
+            discover(&gate, operand.image, operand.format, Links::EachAlone, &mut inspector).map_err(|error| {
+                match error {
+                    ChainError::Open(OpenError { cause: cause @ Cause::Loop(_), .. }) => Failure::File(cause),
+                    error => error.into(),
+                }
             })?;
         layers.iter().map(|layer| entry(&gate, &layer.image, &layer.location, &layer.summary)).collect()
     } else {

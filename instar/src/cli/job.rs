@@ -107,7 +107,10 @@ mod tests {
         let header = JobHeader::get(&job);
         assert_eq!((header.magic, header.device_count, header.layer_count), (JOB_MAGIC, 1, 1));
         let row = DeviceEntry::get(&job[table..]);
-        assert_eq!(row, DeviceEntry { role: role::IMAGE, layer: 0, index: 0, format: format::QCOW2, flags: 0, reserved: 0 });
+        assert_eq!(
+            row,
+            DeviceEntry { role: role::IMAGE, layer: 0, index: 0, format: format::QCOW2, flags: 0, reserved: 0 }
+        );
         assert_eq!(CommitJob::get(&job[end..]), CommitJob { base_layer: 3, flags: 1 });
         assert_eq!(job.len(), end + CommitJob::SIZE_BYTES);
     }

@@ -1,20 +1,43 @@
 //! Progress as qemu-img shows it: a percentage that is written over itself.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::SIGUSR1;
 
 /// How far the percentage moves before it is shown again.
 const STEP_PERCENT: f64 = 1.0;
+
+/// Whether somebody has asked by signal for one line of progress.
+#[derive(Default)]
+pub(super) struct ProgressWish(Arc<AtomicBool>);
+
+impl ProgressWish {
+    /// From now on the signal asks; it no longer ends the program.
+    pub(super) fn listen() -> Self {
+        let wish = Self::default();
+        // Without it the program only lacks an answer to the signal.
+        let _ = signal_hook::flag::register(SIGUSR1, Arc::clone(&wish.0));
+        wish
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
 
 /// A line of progress on an output. It ends with a newline when it is dropped.
 pub(super) struct Progress<W: Write> {
     out: Option<W>,
     shown_percent: f64,
+    wish: ProgressWish,
 }
 
 impl<W: Write> Progress<W> {
     /// Shows the beginning, if there is an output to show it on.
-    pub(super) fn start(out: Option<W>) -> Self {
-        let mut progress = Self { out, shown_percent: 0.0 };
+    pub(super) fn start(out: Option<W>, wish: ProgressWish) -> Self {
+        let mut progress = Self { out, shown_percent: 0.0, wish };
         progress.show(0.0);
         progress
     }
@@ -26,6 +49,9 @@ impl<W: Write> Progress<W> {
         }
         #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
         let percent = (done.min(total) as f64) / (total as f64) * 100.0;
+        if self.wish.take() && self.out.is_none() {
+            let _ = writeln!(io::stderr(), "    ({percent:.2}/100%)");
+        }
         #[expect(clippy::float_cmp, reason = "both ends are exact and always shown")]
         if (percent - self.shown_percent).abs() > STEP_PERCENT || percent == 0.0 || percent == 100.0 {
             self.show(percent);
@@ -61,7 +87,7 @@ mod tests {
     #[test]
     fn steps_of_one_percent_and_both_ends_are_shown() {
         let mut out = Vec::new();
-        let mut progress = Progress::start(Some(&mut out));
+        let mut progress = Progress::start(Some(&mut out), ProgressWish::default());
         for done in [0, 5, 10, 15, 21, 100] {
             progress.update(done, 1000);
         }
@@ -73,8 +99,8 @@ mod tests {
     #[test]
     fn an_early_end_ends_the_line() {
         let mut out = Vec::new();
-        drop(Progress::start(Some(&mut out)));
+        drop(Progress::start(Some(&mut out), ProgressWish::default()));
         assert_eq!(out, b"    (0.00/100%)\r\n");
-        Progress::<Vec<u8>>::start(None).update(1, 0);
+        Progress::<Vec<u8>>::start(None, ProgressWish::default()).update(1, 0);
     }
 }

@@ -3,10 +3,11 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::arguments::RebaseArguments;
+use super::cache;
 use super::error::Failure;
 use super::operand::{one_file, open};
 use super::output::Form;
-use super::{cache, progress::Progress};
+use super::progress::{Progress, ProgressWish};
 use crate::files::{Access, driver};
 use crate::text::Printable;
 
@@ -22,7 +23,8 @@ pub(super) fn run(arguments: &RebaseArguments) -> Result<(), Failure> {
     if !arguments.is_unsafe && arguments.backing.is_none() {
         return Err(Failure::usage(COMMAND, "Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let _progress = Progress::start((arguments.progress && !arguments.quiet).then(std::io::stdout));
+    let shown = (arguments.progress && !arguments.quiet).then(std::io::stdout);
+    let _progress = Progress::start(shown, ProgressWish::default());
     for (mode, option) in [(&arguments.cache, "cache"), (&arguments.backing_cache, "source cache")] {
         if let Some(mode) = mode.as_deref().filter(|mode| !cache::is_mode(mode.as_bytes())) {
             return Err(Failure::Option(format!("Invalid {option} option: {}", Printable(mode.as_bytes()))));

@@ -105,7 +105,8 @@ impl Sandbox for KvmSandbox {
         };
         let progress: Option<&mut dyn FnMut(u64, u64)> = Some(&mut relay);
         let devices = devices.files();
-        let report = Session { hypervisor, program, devices, job, memory_bytes, limit: DEFAULT_LIMIT, progress }.run()?;
+        let report =
+            Session { hypervisor, program, devices, job, memory_bytes, limit: DEFAULT_LIMIT, progress }.run()?;
         Ok(Answer {
             header: report.header().clone(),
             operation: report.operation().to_vec(),

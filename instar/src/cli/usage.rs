@@ -13,7 +13,8 @@ use crate::text::Printable;
 /// # Errors
 /// The text to print on standard output if this is no failure at all, but help or version.
 pub(super) fn failure(error: &clap::Error, arguments: &[impl AsRef<OsStr>]) -> Result<Failure, String> {
-    let command = arguments.get(1).and_then(|name| ["commit", "info", "rebase"].into_iter().find(|c| name.as_ref() == *c));
+    let command =
+        arguments.get(1).and_then(|name| ["commit", "info", "rebase"].into_iter().find(|c| name.as_ref() == *c));
     let usage = |text: String| Ok(Failure::Usage { command, by_option_parser: true, text });
     let plain = |text: String| Ok(Failure::Usage { command, by_option_parser: false, text });
     match error.kind() {
@@ -25,7 +26,7 @@ pub(super) fn failure(error: &clap::Error, arguments: &[impl AsRef<OsStr>]) -> R
             let name = context(error, ContextKind::InvalidSubcommand);
             plain(format!("Command not found: {}", Printable(name.as_bytes())))
         }
-        ErrorKind::UnknownArgument => usage(unknown(&context(error, ContextKind::InvalidArg))),
+        ErrorKind::UnknownArgument => usage(unknown(&context(error, ContextKind::InvalidArg), arguments)),
         ErrorKind::TooManyValues => {
             let option = context(error, ContextKind::InvalidArg);
             let option = option.rsplit("--").next().unwrap_or_default();
@@ -48,13 +49,20 @@ fn context(error: &clap::Error, kind: ContextKind) -> String {
     }
 }
 
-fn unknown(option: &str) -> String {
+fn unknown(option: &str, arguments: &[impl AsRef<OsStr>]) -> String {
     match option.strip_prefix('-') {
         Some(letters) if !letters.starts_with('-') => {
             let letter: String = letters.chars().take(1).collect();
             format!("invalid option -- '{}'", Printable(letter.as_bytes()))
         }
-        _ => format!("unrecognized option '{}'", Printable(option.as_bytes())),
+        _ => {
+            // The user's own word, with a value that may be attached to it.
+            let typed = arguments.iter().map(|word| word.as_ref().as_bytes());
+            let word = typed.into_iter().find(|word| {
+                word.strip_prefix(option.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
+            });
+            format!("unrecognized option '{}'", Printable(word.unwrap_or(option.as_bytes())))
+        }
     }
 }
 

@@ -13,9 +13,8 @@ use crate::vm::volatile_io;
 const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;
 
 /// File systems that share blocks between files or copy on a server: btrfs, XFS, bcachefs, OCFS2, ZFS, NFS, CIFS, SMB2, Ceph.
-const COPYING_FILE_SYSTEMS: [u64; 9] = [
-    0x9123_683e, 0x5846_5342, 0xca45_1a4e, 0x7461_636f, 0x2fc1_2fc1, 0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400,
-];
+const COPYING_FILE_SYSTEMS: [u64; 9] =
+    [0x9123_683e, 0x5846_5342, 0xca45_1a4e, 0x7461_636f, 0x2fc1_2fc1, 0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
 
 /// A file with its length. All operations take `&self` and may run at the same time on ranges that do not overlap.
 #[derive(Debug)]
@@ -111,7 +110,11 @@ impl<'a> Backend<'a> {
     pub(super) fn resize(&self, length: u64) -> io::Result<()> {
         self.check_write(0, length)?;
         if self.block_device {
-            return if length == self.length_bytes() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) };
+            return if length == self.length_bytes() {
+                Ok(())
+            } else {
+                Err(io::Error::from_raw_os_error(libc::EINVAL))
+            };
         }
         retry(|| rustix::fs::ftruncate(self.file, length))?;
         self.length_bytes.store(length, Ordering::Relaxed);

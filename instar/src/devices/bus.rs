@@ -35,7 +35,10 @@ impl<'a> Bus<'a> {
             return Err(VmError::Config(format!("more than {MAX_DEVICES} files")));
         }
         for (number, backend) in backends.iter().enumerate() {
-            if backends[..number].iter().any(|other| backend.same_file(other) && (backend.writable() || other.writable())) {
+            if backends[..number]
+                .iter()
+                .any(|other| backend.same_file(other) && (backend.writable() || other.writable()))
+            {
                 return Err(VmError::Config("the same file is used twice, and would be written to".into()));
             }
         }
@@ -129,7 +132,9 @@ impl Bus<'_> {
         let device = inside.and_then(|inside| usize::try_from(inside / PAGE_BYTES).ok());
         match device.filter(|device| *device < self.backends.len()) {
             Some(device) => Ok((device, address % PAGE_BYTES)),
-            None => Err(VmError::Protocol(format!("the guest program spoke to {address:#x}, where there is no device"))),
+            None => {
+                Err(VmError::Protocol(format!("the guest program spoke to {address:#x}, where there is no device")))
+            }
         }
     }
 }

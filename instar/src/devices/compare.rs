@@ -30,7 +30,8 @@ impl Comparer {
         end_of(left_offset, length)?;
         end_of(right_offset, length)?;
         // Beyond both ends there are only zeros.
-        let there = left.length_bytes().saturating_sub(left_offset).max(right.length_bytes().saturating_sub(right_offset));
+        let there =
+            left.length_bytes().saturating_sub(left_offset).max(right.length_bytes().saturating_sub(right_offset));
         let length = length.min(there);
         self.left.resize(BUFFER_BYTES, 0);
         self.right.resize(BUFFER_BYTES, 0);

@@ -182,7 +182,9 @@ impl Executor<'_> {
                 }
                 zero::write_zeroes(own, range.offset, range.length, range.may_unmap)
             }),
-            Action::Discard(ranges) => ranges.iter().try_for_each(|range| zero::discard(own, range.offset, range.length)),
+            Action::Discard(ranges) => {
+                ranges.iter().try_for_each(|range| zero::discard(own, range.offset, range.length))
+            }
             Action::Resize(length) => own.resize(*length),
             Action::Copy(_) | Action::Compare(..) | Action::Unknown => Ok(()),
         }

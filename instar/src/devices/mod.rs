@@ -12,5 +12,8 @@ mod request;
 mod transport;
 mod zero;
 
+#[cfg(test)]
+mod tests;
+
 pub use backend::Backend;
 pub use bus::Bus;

@@ -246,7 +246,8 @@ impl Chain {
             if index >= size {
                 return Err(Malformed("a descriptor's number is out of range"));
             }
-            let place = table.0.checked_add(u64::from(index) * 16).ok_or(Malformed("the descriptor table is out of range"))?;
+            let place =
+                table.0.checked_add(u64::from(index) * 16).ok_or(Malformed("the descriptor table is out of range"))?;
             let descriptor: Descriptor =
                 memory.read_obj(GuestAddress(place)).map_err(|_| Malformed("the descriptor table is out of range"))?;
             if descriptor.flags() & INDIRECT != 0 {
@@ -336,7 +337,8 @@ impl Cursor<'_> {
                 if range.sector_count > MAX_STANDARD_SECTORS || range.flags & !request_flag::MAY_UNMAP != 0 {
                     return Err(Malformed("a range is out of bounds"));
                 }
-                let offset = range.sector.checked_mul(SECTOR_BYTES).ok_or(Malformed("a sector number is out of range"))?;
+                let offset =
+                    range.sector.checked_mul(SECTOR_BYTES).ok_or(Malformed("a sector number is out of range"))?;
                 let length = u64::from(range.sector_count) * SECTOR_BYTES;
                 Ok(Range { offset, length, may_unmap: range.flags & request_flag::MAY_UNMAP != 0 })
             })

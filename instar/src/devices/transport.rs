@@ -39,11 +39,7 @@ impl Transport {
     /// A device that no driver has found yet.
     pub(super) fn new(read_only: bool) -> Result<Self, Malformed> {
         let mut offered = 1 << feature::VERSION_1 | 1 << feature::FLUSH | 1 << feature::VENDOR_REQUESTS;
-        offered |= if read_only {
-            1 << feature::READ_ONLY
-        } else {
-            1 << feature::DISCARD | 1 << feature::WRITE_ZEROES
-        };
+        offered |= if read_only { 1 << feature::READ_ONLY } else { 1 << feature::DISCARD | 1 << feature::WRITE_ZEROES };
         Ok(Self {
             queue: Queue::new(QUEUE_SIZE_MAX).map_err(|_| Malformed("the queue size is impossible"))?,
             offered,
@@ -99,7 +95,8 @@ impl Transport {
             let address = data.try_into().map_err(|_| Malformed("a device register was written with a wrong width"))?;
             return self.attach(u64::from_le_bytes(address), memory).map(|()| Effect::None);
         }
-        let data: [u8; 4] = data.try_into().map_err(|_| Malformed("a device register was written with a wrong width"))?;
+        let data: [u8; 4] =
+            data.try_into().map_err(|_| Malformed("a device register was written with a wrong width"))?;
         let value = u32::from_le_bytes(data);
         match offset {
             register::QUEUE_NOTIFY if value == 0 => return Ok(Effect::Notify),
@@ -171,10 +168,9 @@ impl Transport {
         if value & status::FEATURES_OK != 0 {
             self.check_features()?;
         }
-        if value & status::DRIVER_OK != 0 {
-            if value & status::FEATURES_OK == 0 || !self.queue.is_valid(memory) {
-                return Err(Malformed("a driver is ready without a usable queue"));
-            }
+        let usable = || value & status::FEATURES_OK != 0 && self.queue.is_valid(memory);
+        if value & status::DRIVER_OK != 0 && !usable() {
+            return Err(Malformed("a driver is ready without a usable queue"));
         }
         self.status = value;
         Ok(())

@@ -127,9 +127,9 @@ pub fn discover<I: Inspect>(
             Finding::Image(cause) => failed(&shown, depth, cause),
             Finding::Sandbox(error) => ChainError::Sandbox { image: shown.clone(), error },
         })?;
-        check_use(&link.image, &summary).map_err(|cause| failed(&shown, depth, cause))?;
         let data = match links {
-            Links::OfOverlay => open_data(gate, &link.location, &summary, link.image.access()),
+            Links::OfOverlay => check_use(&link.image, &summary)
+                .and_then(|()| open_data(gate, &link.location, &summary, link.image.access())),
             Links::EachAlone => Ok(None),
         }
         .map_err(|cause| failed(&shown, depth, cause))?;
@@ -160,10 +160,14 @@ struct Next {
     recorded: Option<Vec<u8>>,
 }
 
-/// What a writer of this image must not be: marked corrupt, or unreadable for want of a key.
+/// Refuses what cannot be read or written at all: an image without its key, and for a writer one that is marked corrupt.
 fn check_use(image: &ImageFile, summary: &Summary) -> Result<(), Cause> {
+    let refused = |text: &str| Err(Cause::Image(text.as_bytes().to_vec()));
     if image.is_writable() && summary.flags & info_flag::CORRUPT != 0 {
-        return Err(Cause::Image(b"qcow2: Image is corrupt; cannot be opened read/write".to_vec()));
+        return refused("qcow2: Image is corrupt; cannot be opened read/write");
+    }
+    if summary.flags & (info_flag::ENCRYPT_LUKS | info_flag::ENCRYPT_AES) != 0 {
+        return refused("Parameter 'encrypt.key-secret' is required for cipher");
     }
     Ok(())
 }

@@ -38,9 +38,35 @@ pub(super) struct LocalName {
 
 /// Protocols that image tools know: the answer names them as what they are.
 const REMOTE_PROTOCOLS: &[&str] = &[
-    "blkdebug", "blklogwrites", "blkverify", "dmg", "fat", "ftp", "ftps", "gluster", "host_cdrom", "host_device", "http",
-    "https", "iscsi", "iser", "nbd", "nbd+tcp", "nbd+unix", "nbds", "nfs", "null-aio", "null-co", "nvme", "quorum", "rbd",
-    "sheepdog", "ssh", "vhdx", "vvfat", "vxhs",
+    "blkdebug",
+    "blklogwrites",
+    "blkverify",
+    "dmg",
+    "fat",
+    "ftp",
+    "ftps",
+    "gluster",
+    "host_cdrom",
+    "host_device",
+    "http",
+    "https",
+    "iscsi",
+    "iser",
+    "nbd",
+    "nbd+tcp",
+    "nbd+unix",
+    "nbds",
+    "nfs",
+    "null-aio",
+    "null-co",
+    "nvme",
+    "quorum",
+    "rbd",
+    "sheepdog",
+    "ssh",
+    "vhdx",
+    "vvfat",
+    "vxhs",
 ];
 
 /// The protocol in front of a name: what comes before a colon that no slash precedes.

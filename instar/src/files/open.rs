@@ -151,12 +151,12 @@ fn open_path(path: PathBuf, name: &[u8], access: Access) -> Result<ImageFile, Ca
     let status = std::fs::metadata(&path).map_err(system)?;
     let writable = access == Access::Write;
     // A directory opened for writing is left to the system, whose words for it users know.
-    if !status.is_file() && !(status.is_dir() && writable) {
+    let is_for_the_system = status.is_file() || (status.is_dir() && writable);
+    if !is_for_the_system {
         return Err(Cause::NotRegular(name.to_vec()));
     }
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file =
-        OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(&path).map_err(system)?;
+    let file = OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(&path).map_err(system)?;
     let canonical = std::fs::canonicalize(&path).map_err(system)?;
     ImageFile::new(file, name, canonical, access)
 }

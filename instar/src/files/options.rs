@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn image_options_reduce_like_json() {
-        let operand = Operand::from_image_options(b"driver=qcow2,file.driver=file,file.filename=a,,b=c").expect("local");
+        let operand =
+            Operand::from_image_options(b"driver=qcow2,file.driver=file,file.filename=a,,b=c").expect("local");
         assert_eq!(operand.path, b"a,b=c");
         assert_eq!(operand.driver.as_deref(), Some("qcow2"));
         assert_eq!(Operand::from_image_options(b"filename=x"), Err(OperandError::Option("filename".to_owned())));

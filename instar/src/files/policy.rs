@@ -88,7 +88,8 @@ impl Gate {
         }
         let from_environment = &options.environment_directories;
         trees.extend(from_environment.iter().filter_map(|allowed| Tree::open(allowed, &working_directory).ok()));
-        let mut gate = Self { overlay_directory, working_directory, trees, files: Vec::new(), any_path: options.any_path };
+        let mut gate =
+            Self { overlay_directory, working_directory, trees, files: Vec::new(), any_path: options.any_path };
         if let Some(base) = options.named_base.as_deref().and_then(|base| name::parse(base).ok()) {
             gate.consent(&Location::of_overlay(overlay).join(&base));
         }

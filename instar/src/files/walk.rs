@@ -166,7 +166,11 @@ impl<'gate> Walk<'gate> {
             Step::Directory(opened) => inside.below.push((component, opened)),
             Step::File => {
                 let canonical = inside.canonical(self.gate).join(&component);
-                return Ok(Some(Found::Entry { directory: inside.take_directory(self.gate), name: component, canonical }));
+                return Ok(Some(Found::Entry {
+                    directory: inside.take_directory(self.gate),
+                    name: component,
+                    canonical,
+                }));
             }
         }
         Ok(None)

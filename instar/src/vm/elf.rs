@@ -95,7 +95,8 @@ impl<'a> Segment<'a> {
 }
 
 fn piece(file: &[u8], offset: u64, length: u64) -> Result<&[u8], VmError> {
-    let range = offset.checked_add(length).and_then(|end| Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?));
+    let range =
+        offset.checked_add(length).and_then(|end| Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?));
     range.and_then(|range| file.get(range)).ok_or(VmError::Program("is cut short"))
 }
 
@@ -153,9 +154,13 @@ mod tests {
 
     #[test]
     fn segments_outside_of_the_programs_place_are_refused() {
-        for (address, memory_bytes) in
-            [(0, 0x300), (PROGRAM_START - 1, 0x300), (PROGRAM_END - 0x200, 0x201), (u64::MAX - 1, 0x300), (PROGRAM_START, 0x1ff)]
-        {
+        for (address, memory_bytes) in [
+            (0, 0x300),
+            (PROGRAM_START - 1, 0x300),
+            (PROGRAM_END - 0x200, 0x201),
+            (u64::MAX - 1, 0x300),
+            (PROGRAM_START, 0x1ff),
+        ] {
             assert!(Program::parse(&file(5, address, memory_bytes)).is_err(), "{address:#x}");
         }
     }

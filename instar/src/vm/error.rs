@@ -68,7 +68,9 @@ impl fmt::Display for VmError {
                 write!(f, "the sandbox stopped: the guest program neither ended nor made a request for {limit:?}")
             }
             Self::Protocol(finding) => write!(f, "the sandbox stopped: {finding}"),
-            Self::Report(finding) => write!(f, "the sandbox stopped: the guest program's report is not valid: {finding}"),
+            Self::Report(finding) => {
+                write!(f, "the sandbox stopped: the guest program's report is not valid: {finding}")
+            }
             Self::Exit(finding) => write!(f, "the sandbox stopped: {finding}"),
         }
     }

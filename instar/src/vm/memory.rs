@@ -32,7 +32,8 @@ impl GuestRam {
     /// # Errors
     /// [`VmError::Config`] where the size is out of range; [`VmError::Setup`] where the host has no such memory.
     pub fn new(size_bytes: u64) -> Result<Self, VmError> {
-        if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&size_bytes) || !size_bytes.is_multiple_of(LARGE_PAGE_BYTES) {
+        if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&size_bytes) || !size_bytes.is_multiple_of(LARGE_PAGE_BYTES)
+        {
             return Err(VmError::Config(format!(
                 "a memory of {size_bytes} bytes is not a multiple of 2 MiB from {MIN_MEMORY_BYTES} to {MAX_MEMORY_BYTES} bytes"
             )));
@@ -116,7 +117,9 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() {
-        for size_bytes in [0, 1, MIN_MEMORY_BYTES - 1, MIN_MEMORY_BYTES + 4096, MAX_MEMORY_BYTES + LARGE_PAGE_BYTES, u64::MAX] {
+        for size_bytes in
+            [0, 1, MIN_MEMORY_BYTES - 1, MIN_MEMORY_BYTES + 4096, MAX_MEMORY_BYTES + LARGE_PAGE_BYTES, u64::MAX]
+        {
             assert!(matches!(GuestRam::new(size_bytes), Err(VmError::Config(_))), "{size_bytes}");
         }
     }

@@ -73,11 +73,8 @@ impl PageTables {
         let mut address = start;
         while address < end {
             let large = address.is_multiple_of(LARGE_PAGE_BYTES) && end - address >= LARGE_PAGE_BYTES;
-            let (level, bits, step) = if large {
-                (1, access.bits() | LARGE, LARGE_PAGE_BYTES)
-            } else {
-                (0, access.bits(), PAGE_BYTES)
-            };
+            let (level, bits, step) =
+                if large { (1, access.bits() | LARGE, LARGE_PAGE_BYTES) } else { (0, access.bits(), PAGE_BYTES) };
             let mut table = TABLES_START;
             for above in (level + 1..4).rev() {
                 table = self.descend(table, index(address, above))?;
@@ -94,7 +91,9 @@ impl PageTables {
 
     /// The tables with their addresses.
     pub(crate) fn pages(&self) -> impl Iterator<Item = (u64, Vec<u8>)> + '_ {
-        self.tables.iter().map(|(address, table)| (*address, table.iter().flat_map(|entry| entry.to_le_bytes()).collect()))
+        self.tables
+            .iter()
+            .map(|(address, table)| (*address, table.iter().flat_map(|entry| entry.to_le_bytes()).collect()))
     }
 
     fn entry(&mut self, table: u64, index: usize) -> Result<&mut u64, VmError> {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use instar_abi::memory::{
-    DEVICES_BYTES, DEVICES_START, HEAP_START, JOB_BYTES, JOB_START, PAGE_BYTES, REPORT_BYTES, REPORT_START, SHARED_BYTES,
-    SHARED_START, STACK_END, STACK_START,
+    DEVICES_BYTES, DEVICES_START, HEAP_START, JOB_BYTES, JOB_START, PAGE_BYTES, REPORT_BYTES, REPORT_START,
+    SHARED_BYTES, SHARED_START, STACK_END, STACK_START,
 };
 use instar_abi::mmio::{CONTROL_START, DEVICE_START};
 use kvm_bindings::kvm_userspace_memory_region;
@@ -146,7 +146,9 @@ impl Vm {
     }
 
     fn place(&self) -> String {
-        self.vcpu.get_regs().map_or_else(|_| String::new(), |registers| format!(" (instruction at {:#x})", registers.rip))
+        self.vcpu
+            .get_regs()
+            .map_or_else(|_| String::new(), |registers| format!(" (instruction at {:#x})", registers.rip))
     }
 
     /// Where the fault was. Processors of one maker are reset by it, which shows as an instruction outside of the program.

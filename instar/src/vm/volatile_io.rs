@@ -1,6 +1,6 @@
 //! Positioned file I/O straight from and to guest memory, which the guest could be changing at any time and which is
 //! therefore never seen as a Rust slice.
-#![expect(unsafe_code, reason = "the system call needs the address of guest memory")]
+#![expect(unsafe_code, reason = "system calls that take addresses of guest memory, or that nobody has wrapped")]
 
 use std::fs::File;
 use std::io;
@@ -38,6 +38,13 @@ pub fn write_at(file: &File, source: &VolatileSlice<'_>, offset: u64) -> io::Res
         // kernel does not mind if it changes meanwhile.
         unsafe { libc::pwrite64(file.as_raw_fd(), place.cast(), rest, offset) }
     })
+}
+
+/// Starts writing a range of a file to the disk without waiting for it. Only a hint: nothing follows from it.
+pub fn start_writeback(file: &File, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
+    // SAFETY: passes numbers only; it changes neither the file nor any memory.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 fn transfer(length: usize, offset: u64, mut step: impl FnMut(usize, i64) -> isize) -> io::Result<usize> {

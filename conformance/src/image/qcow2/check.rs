@@ -13,6 +13,9 @@ use std::path::Path;
 /// Bits of a standard L2 entry that no version of the format uses.
 const RESERVED: u64 = 0x3f00_0000_0000_01fe;
 
+/// qemu-img opens no image with more.
+const MAX_SNAPSHOTS: u32 = 65536;
+
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckResult {
@@ -161,6 +164,9 @@ fn copied_flag(raw: u64, offset: u64, size: u64, stored: &Stored, result: &mut C
 
 fn snapshots(image: &Qcow2, demanded: &mut Demanded, result: &mut CheckResult) -> Result<(), ImageError> {
     let header = &image.header;
+    if header.snapshot_count > MAX_SNAPSHOTS || header.snapshot_offset > image.source.length() {
+        return bad("snapshot table");
+    }
     let mut at = header.snapshot_offset;
     for _ in 0..header.snapshot_count {
         let head = image.source.bytes(at, 40)?;
@@ -168,6 +174,9 @@ fn snapshots(image: &Qcow2, demanded: &mut Demanded, result: &mut CheckResult) -
         let id = u64::from(u16::from_be_bytes([head[12], head[13]]));
         let name = u64::from(u16::from_be_bytes([head[14], head[15]]));
         at = (at + 40 + u64::from(be32(&head, 36)) + id + name).next_multiple_of(8);
+        if at > image.source.length().next_multiple_of(8) {
+            return bad("snapshot table ends beyond the file");
+        }
         if l1_offset % header.cluster_size() != 0 || u64::from(l1_size) * 8 > 32 << 20 {
             result.corrupt(|| format!("snapshot L1 table at {l1_offset:#x}"));
             continue;

@@ -107,7 +107,7 @@ impl Header {
         let format = header.read_extensions(source, u64::from(header_length))?;
         let (name_offset, name_length) = (be64(&head, 8), u64::from(be32(&head, 16)));
         if name_offset != 0 {
-            if name_offset + name_length > header.cluster_size() || name_length > 1023 {
+            if name_length > 1023 || name_offset > header.cluster_size() - name_length.min(header.cluster_size()) {
                 return bad("backing file name");
             }
             let name = String::from_utf8_lossy(&source.bytes(name_offset, name_length)?).into_owned();

@@ -127,3 +127,6 @@ fn probe_device(storage: &mut dyn Storage, device: DeviceId) -> Result<u32, Fail
         Format::Bochs | Format::Cloop => format::OTHER,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod census;
 mod empty;
 mod grow;
 mod image;
+mod rebase;
 mod refcounts;
 mod slices;
 mod snapshots;
@@ -13,4 +14,5 @@ mod target;
 
 pub use empty::Emptier;
 pub use image::Image;
+pub(crate) use rebase::{encoded, read_own_header, write_header};
 pub use target::Qcow2Target;

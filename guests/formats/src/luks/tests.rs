@@ -43,8 +43,7 @@ fn text_with(edits: &[(usize, &[u8])]) -> alloc::string::String {
 #[test]
 fn read_a_header() {
     let header = LuksHeader::parse(&header()).unwrap();
-    let cipher =
-        Cipher { algorithm: "aes-256".to_string(), mode: "xts", iv_generator: "plain64", iv_hash: None };
+    let cipher = Cipher { algorithm: "aes-256".to_string(), mode: "xts", iv_generator: "plain64", iv_hash: None };
     assert_eq!((header.cipher, header.hash), (cipher, "sha256"));
     assert_eq!((header.payload_offset_bytes, header.master_key_iterations), (2_068_480, 10_659));
     assert_eq!(header.uuid, b"3d1d1952-bf2a-4a15-a567-10eab5c01c2b");

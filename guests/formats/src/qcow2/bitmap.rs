@@ -9,8 +9,8 @@ use core::fmt;
 
 use super::extension::BitmapsPointer;
 use super::header::{Header, MAX_READABLE_OFFSET};
-use crate::raw::SECTOR_BYTES;
 use crate::bytes::{be_u16, be_u32, be_u64, until_zero};
+use crate::raw::SECTOR_BYTES;
 
 /// Length of an entry's fixed part in bytes.
 const FIXED_ENTRY_BYTES: u64 = 24;
@@ -183,7 +183,9 @@ impl BitmapDirectory {
         if self.index >= self.count {
             return Err(BitmapError::MoreThanSaid);
         }
-        if entry.padded_length_bytes() > room {
+        // A length that overflows an int counts as one that fits, until the extra data is refused.
+        let recorded_length = entry.padded_length_bytes();
+        if recorded_length > room && i32::try_from(recorded_length).is_ok() {
             return Err(BitmapError::Broken);
         }
         if entry.extra_bytes != 0 {

@@ -18,3 +18,6 @@ pub use error::HeaderError;
 pub use extension::{BitmapsPointer, CryptoHeaderPointer, Extensions, UnknownExtension};
 pub use feature::{FeatureKind, FeatureName};
 pub use header::{Access, CompressionType, CryptMethod, Header};
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,12 @@
 //! The heap: everything from the end of the stack's guard to the end of memory. Devices reach all of it.
+#![expect(clippy::cast_possible_truncation, reason = "a pointer is 64 bits wide here")]
 #![expect(unsafe_code, reason = "an allocator is made of pointers")]
 
 use core::alloc::{GlobalAlloc, Layout};
 
 use instar_abi::memory::HEAP_START;
-use talc::source::Manual;
 use talc::TalcCell;
+use talc::source::Manual;
 
 /// The allocator, made shareable.
 struct Heap(TalcCell<Manual>);

@@ -1,4 +1,5 @@
 //! The machine: fixed places of memory and device registers.
+#![expect(clippy::cast_possible_truncation, reason = "a pointer is 64 bits wide here")]
 #![expect(unsafe_code, reason = "fixed addresses and device registers have no safe interface")]
 
 use core::arch::asm;

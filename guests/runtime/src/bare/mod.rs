@@ -8,8 +8,7 @@ mod heap;
 mod machine;
 mod panic;
 
-use instar_abi::job::{DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES};
-use instar_abi::memory::{JOB_BYTES, JOB_START, REPORT_BYTES, REPORT_START};
+use instar_abi::job::{ABI_VERSION, JOB_MAGIC, JobHeader, MAX_DEVICES};
 use instar_abi::wire::Wire;
 use instar_exec::Storage;
 
@@ -25,7 +24,7 @@ pub fn start(main: Main) -> ! {
     heap::start(machine::memory_bytes());
     let job = machine::job();
     let header = JobHeader::get(job);
-    assert!(header.magic == JOB_MAGIC, "there is no job");
+    assert!(header.magic == JOB_MAGIC && header.abi_version == ABI_VERSION, "there is no job");
     assert!(header.device_count as usize <= MAX_DEVICES, "the job names too many devices");
     let mut storage = VirtioStorage::new(Machine, header.device_count);
     main(job, &mut storage, machine::report());
@@ -43,7 +42,3 @@ macro_rules! program {
         }
     };
 }
-
-const _: () = assert!(JOB_START.is_multiple_of(8) && REPORT_START.is_multiple_of(8));
-const _: () = assert!(JobHeader::SIZE_BYTES + MAX_DEVICES * DeviceEntry::SIZE_BYTES <= JOB_BYTES as usize);
-const _: () = assert!(REPORT_BYTES <= isize::MAX as u64);

@@ -1,4 +1,5 @@
 //! Last words: the panic message goes to the host. Nothing here allocates.
+#![expect(clippy::cast_possible_truncation, reason = "a pointer is 64 bits wide here")]
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;

@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
-use instar_abi::block::{Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, VendorHeader, kind, request_flag, status};
+use instar_abi::block::{
+    Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, VendorHeader, kind, request_flag, status,
+};
 use instar_abi::job::device_flag;
 use instar_abi::wire::Wire;
 use instar_exec::{CopySegment, DeviceId, Operation, StorageError};
@@ -78,7 +80,8 @@ impl Device {
         let step = if reachable { max_data_bytes() } else { ARENA_BYTES };
         let mut at = offset;
         for piece in buffer.chunks_mut(step) {
-            let address = if reachable { piece.as_mut_ptr().expose_provenance() as u64 } else { self.arena().address(0) };
+            let address =
+                if reachable { piece.as_mut_ptr().expose_provenance() as u64 } else { self.arena().address(0) };
             let data = Data { address, length_bytes: short(piece.len()), device_writes: true };
             self.push(t, Operation::Read, at, request(kind::READ_BYTES, at, piece.len() as u64), Some(data))?;
             self.settle(t)?;
@@ -223,8 +226,11 @@ impl Device {
         }
         let mut header = request(kind::COPY, 0, 0);
         header.record_count = short(count);
-        let data =
-            Data { address: self.records().address(0), length_bytes: short(count * RECORD_BYTES), device_writes: false };
+        let data = Data {
+            address: self.records().address(0),
+            length_bytes: short(count * RECORD_BYTES),
+            device_writes: false,
+        };
         self.push(t, Operation::Copy, 0, header, Some(data))
     }
 

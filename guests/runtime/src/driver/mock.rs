@@ -1,4 +1,5 @@
 //! The device side of the driver's queues, for tests: byte vectors, and a naive reading of the rings.
+#![expect(clippy::cast_possible_truncation, reason = "a pointer is 64 bits wide here")]
 #![expect(unsafe_code, reason = "plays the device, which reads and writes the driver's memory by address")]
 
 use std::vec::Vec;

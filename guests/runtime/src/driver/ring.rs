@@ -122,7 +122,12 @@ impl Ring {
     ///
     /// # Panics
     /// If the device has not answered everything: the host breaks the contract.
-    pub(super) fn ring(&mut self, transport: &mut dyn Transport, device: u32, mut each: impl FnMut(usize, &Completion)) {
+    pub(super) fn ring(
+        &mut self,
+        transport: &mut dyn Transport,
+        device: u32,
+        mut each: impl FnMut(usize, &Completion),
+    ) {
         let count = core::mem::take(&mut self.used);
         self.memory.put(self.available + 2, &self.available_index);
         transport.notify(device);

@@ -17,10 +17,8 @@ fn pattern(length: usize, seed: usize) -> Vec<u8> {
 }
 
 fn storage(base: Vec<u8>, overlay: Vec<u8>, bounce_all: bool) -> VirtioStorage<Mock> {
-    let disks = vec![
-        Disk { bytes: base, ..Disk::default() },
-        Disk { bytes: overlay, read_only: true, ..Disk::default() },
-    ];
+    let disks =
+        vec![Disk { bytes: base, ..Disk::default() }, Disk { bytes: overlay, read_only: true, ..Disk::default() }];
     VirtioStorage::new(Mock { disks, bounce_all, ..Mock::default() }, 2)
 }
 
@@ -40,8 +38,8 @@ fn reads_give_the_devices_bytes_and_zeros_behind_its_end() {
 #[test]
 fn writes_wait_for_one_doorbell() {
     let mut storage = storage(Vec::new(), Vec::new(), false);
-    for at in 0..100u64 {
-        storage.write(BASE, at * 10, &pattern(10, at as usize)).expect("write");
+    for (offset, at) in (0..).step_by(10).zip(0..100) {
+        storage.write(BASE, offset, &pattern(10, at)).expect("write");
     }
     assert_eq!(storage.length_bytes(BASE), 1000);
     assert_eq!(storage.transport().disks[0].doorbells, 0);

@@ -167,7 +167,10 @@ pub(super) fn qcow2_data(info: &Qcow2Info, version: Version) -> Object {
 fn bitmap(item: &Bitmap) -> Object {
     let flags = [(item.is_in_use, "in-use"), (item.is_enabled, "auto")];
     let mut object = Object::default();
-    object.set("flags", flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| (*name).into()).collect::<Vec<Node>>());
+    object.set(
+        "flags",
+        flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| (*name).into()).collect::<Vec<Node>>(),
+    );
     object.set("name", &*item.name);
     object.set("granularity", item.granularity_bytes);
     object

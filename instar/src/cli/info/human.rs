@@ -121,7 +121,10 @@ fn write_value(out: &mut String, name: &str, value: &Node, level: usize) -> fmt:
         Node::Bytes(value) => writeln!(out, " {}", Printable(value)),
         Node::List(values) => {
             out.write_char('\n')?;
-            values.iter().enumerate().try_for_each(|(index, item)| write_value(out, &format!("[{index}]"), item, level + 1))
+            values
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, item)| write_value(out, &format!("[{index}]"), item, level + 1))
         }
         Node::Object(object) => {
             out.write_char('\n')?;

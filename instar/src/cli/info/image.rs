@@ -124,7 +124,8 @@ impl ImageInfo {
             return Err(BadReport("unknown format"));
         }
         let has = |flag| report.flags & flag != 0;
-        let name = |flag, field: &[u8], length: u32| match usize::try_from(length).ok().and_then(|end| field.get(..end)) {
+        let name = |flag, field: &[u8], length: u32| match usize::try_from(length).ok().and_then(|end| field.get(..end))
+        {
             None => Err(BadReport("a name is longer than its field")),
             Some(name) => Ok(has(flag).then(|| name.to_vec())),
         };
@@ -203,7 +204,8 @@ impl Items {
                 payload_kind::SNAPSHOT => items.snapshots.push(Snapshot::decode(&mut data)?),
                 payload_kind::BITMAP => items.bitmaps.push(Bitmap::decode(&mut data)?),
                 payload_kind::LUKS if items.luks.is_none() => {
-                    items.luks = Some(Luks::decode(std::mem::take(&mut data)).ok_or(BadReport("an impossible LUKS header"))?);
+                    items.luks =
+                        Some(Luks::decode(std::mem::take(&mut data)).ok_or(BadReport("an impossible LUKS header"))?);
                 }
                 _ => return Err(BadReport("an unexpected item")),
             }

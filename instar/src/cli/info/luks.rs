@@ -52,7 +52,10 @@ impl Luks {
             uuid: name(&item.uuid),
             payload_offset_bytes: item.payload_offset_bytes,
             master_key_iterations: item.master_key_iterations,
-            slots: slots.chunks_exact(LuksSlotItem::SIZE_BYTES).map(|slot| Slot::new(&LuksSlotItem::get(slot))).collect(),
+            slots: slots
+                .chunks_exact(LuksSlotItem::SIZE_BYTES)
+                .map(|slot| Slot::new(&LuksSlotItem::get(slot)))
+                .collect(),
         })
     }
 }

@@ -43,3 +43,6 @@ pub struct ImageEntry {
     /// there is the recorded one combined with the image's directory.
     pub data_file: Option<FileFacts>,
 }
+
+#[cfg(test)]
+mod tests;

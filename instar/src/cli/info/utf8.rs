@@ -15,9 +15,8 @@ pub(super) fn decode(mut bytes: &[u8]) -> String {
             _ => (1, 0xff),
         };
         let continuation = rest.iter().take(length - 1).take_while(|&&byte| byte & 0xc0 == 0x80).count();
-        let code = rest[..continuation]
-            .iter()
-            .fold(u32::from(lead_bits), |code, &byte| code << 6 | u32::from(byte & 0x3f));
+        let code =
+            rest[..continuation].iter().fold(u32::from(lead_bits), |code, &byte| code << 6 | u32::from(byte & 0x3f));
         let is_complete = continuation == length - 1 && lead_bits != 0xff;
         let character = char::from_u32(code).filter(|&character| {
             let is_shortest = character.len_utf8() == length || (code == 0 && length == 2);

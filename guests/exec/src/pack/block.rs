@@ -1,0 +1,219 @@
+//! Blocks of a deflate stream (RFC 1951, section 3.2): symbols counted, coded, and written bit by bit.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::huffman::{Code, codes, lengths};
+use super::matches::Match;
+
+const END_OF_BLOCK: usize = 256;
+const LITERALS: usize = 286;
+const DISTANCES: usize = 30;
+const CODE_LENGTHS: usize = 19;
+/// The order in which the lengths of the code length code stand in a block.
+const CODE_LENGTH_ORDER: [usize; CODE_LENGTHS] =
+    [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+
+/// Bits on their way into bytes, lowest first.
+#[derive(Default)]
+pub(super) struct Bits {
+    waiting: u64,
+    count: u32,
+}
+
+impl Bits {
+    fn put(&mut self, value: u32, count: u32, into: &mut Vec<u8>) {
+        self.waiting |= u64::from(value) << self.count;
+        self.count += count;
+        while self.count >= 8 {
+            into.push(self.waiting.to_le_bytes()[0]);
+            self.waiting >>= 8;
+            self.count -= 8;
+        }
+    }
+
+    fn put_code(&mut self, code: Code, into: &mut Vec<u8>) {
+        self.put(u32::from(code.bits), u32::from(code.length), into);
+    }
+
+    /// Fills the last byte up with zeros.
+    pub(super) fn finish(&mut self, into: &mut Vec<u8>) {
+        if self.count > 0 {
+            self.put(0, 8 - self.count, into);
+        }
+    }
+}
+
+/// A symbol and the bits behind it.
+#[derive(Clone, Copy)]
+struct Extra {
+    symbol: usize,
+    value: u32,
+    count: u32,
+}
+
+/// The symbol for a match length of 3 to 258.
+fn length_symbol(length: usize) -> Extra {
+    let distance = length - 3;
+    match distance {
+        0..8 => Extra { symbol: 257 + distance, value: 0, count: 0 },
+        255 => Extra { symbol: 285, value: 0, count: 0 },
+        _ => {
+            let log = distance.ilog2();
+            let count = log - 2;
+            let symbol = 257 + 4 * (log as usize - 1) + (distance >> count & 3);
+            Extra { symbol, value: (distance & ((1 << count) - 1)) as u32, count }
+        }
+    }
+}
+
+/// The symbol for a distance of 1 to 32,768.
+fn distance_symbol(distance: usize) -> Extra {
+    let distance = distance - 1;
+    if distance < 4 {
+        return Extra { symbol: distance, value: 0, count: 0 };
+    }
+    let log = distance.ilog2();
+    let count = log - 1;
+    let symbol = 2 * log as usize + (distance >> count & 1);
+    Extra { symbol, value: (distance & ((1 << count) - 1)) as u32, count }
+}
+
+/// A byte as it is, or bytes that have occurred before.
+#[derive(Clone, Copy)]
+pub(super) enum Token {
+    Literal(u8),
+    Match(Match),
+}
+
+/// Writes a block, in the shorter one of its two forms.
+pub(super) fn write(tokens: &[Token], is_last: bool, bits: &mut Bits, into: &mut Vec<u8>) {
+    let (mut literal_counts, mut distance_counts) = (vec![0; LITERALS], vec![0; DISTANCES]);
+    let mut extra_bits = 0;
+    literal_counts[END_OF_BLOCK] = 1;
+    for token in tokens {
+        match token {
+            Token::Literal(byte) => literal_counts[usize::from(*byte)] += 1,
+            Token::Match(found) => {
+                let (length, distance) = (length_symbol(found.length), distance_symbol(found.distance));
+                literal_counts[length.symbol] += 1;
+                distance_counts[distance.symbol] += 1;
+                extra_bits += length.count + distance.count;
+            }
+        }
+    }
+    let own = [lengths(&literal_counts, 15), lengths(&distance_counts, 15)];
+    let head = Head::new(&own);
+    let size = |lengths: &[Vec<u8>; 2]| {
+        let of = |counts: &[u32], lengths: &[u8]| -> u32 {
+            counts.iter().zip(lengths).map(|(count, length)| count * u32::from(*length)).sum()
+        };
+        of(&literal_counts, &lengths[0]) + of(&distance_counts, &lengths[1]) + extra_bits
+    };
+    let fixed = fixed_lengths();
+    bits.put(u32::from(is_last), 1, into);
+    let chosen = if size(&own) + head.size() < size(&fixed) {
+        bits.put(2, 2, into);
+        head.write(bits, into);
+        own
+    } else {
+        bits.put(1, 2, into);
+        fixed
+    };
+    let (literals, distances) = (codes(&chosen[0]), codes(&chosen[1]));
+    for token in tokens {
+        match token {
+            Token::Literal(byte) => bits.put_code(literals[usize::from(*byte)], into),
+            Token::Match(found) => {
+                let (length, distance) = (length_symbol(found.length), distance_symbol(found.distance));
+                bits.put_code(literals[length.symbol], into);
+                bits.put(length.value, length.count, into);
+                bits.put_code(distances[distance.symbol], into);
+                bits.put(distance.value, distance.count, into);
+            }
+        }
+    }
+    bits.put_code(literals[END_OF_BLOCK], into);
+}
+
+/// The code lengths that every reader knows; the last two symbols of each never occur but belong to the code.
+fn fixed_lengths() -> [Vec<u8>; 2] {
+    let mut literals = vec![8; 288];
+    literals[144..256].fill(9);
+    literals[256..280].fill(7);
+    [literals, vec![5; 32]]
+}
+
+/// What stands before the symbols of a block with codes of its own.
+struct Head {
+    literals: usize,
+    distances: usize,
+    /// Code length symbols with the bits behind them.
+    symbols: Vec<Extra>,
+    lengths: Vec<u8>,
+}
+
+impl Head {
+    fn new(own: &[Vec<u8>; 2]) -> Self {
+        let used = |lengths: &[u8], at_least: usize| {
+            lengths.iter().rposition(|length| *length != 0).map_or(0, |last| last + 1).max(at_least)
+        };
+        let (literals, distances) = (used(&own[0], 257), used(&own[1], 1));
+        let all: Vec<u8> = own[0][..literals].iter().chain(&own[1][..distances]).copied().collect();
+        let mut symbols = Vec::new();
+        for run in all.chunk_by(|left, right| left == right) {
+            repeat(run[0], run.len(), &mut symbols);
+        }
+        let mut counts = vec![0; CODE_LENGTHS];
+        for symbol in &symbols {
+            counts[symbol.symbol] += 1;
+        }
+        Self { literals, distances, lengths: lengths(&counts, 7), symbols }
+    }
+
+    /// Number of code length lengths that are written.
+    fn written(&self) -> usize {
+        CODE_LENGTH_ORDER.iter().rposition(|symbol| self.lengths[*symbol] != 0).map_or(0, |last| last + 1).max(4)
+    }
+
+    /// Length in bits.
+    fn size(&self) -> u32 {
+        let symbols: u32 =
+            self.symbols.iter().map(|extra| u32::from(self.lengths[extra.symbol]) + extra.count).sum();
+        14 + 3 * self.written() as u32 + symbols
+    }
+
+    fn write(&self, bits: &mut Bits, into: &mut Vec<u8>) {
+        bits.put((self.literals - 257) as u32, 5, into);
+        bits.put((self.distances - 1) as u32, 5, into);
+        bits.put((self.written() - 4) as u32, 4, into);
+        for symbol in &CODE_LENGTH_ORDER[..self.written()] {
+            bits.put(u32::from(self.lengths[*symbol]), 3, into);
+        }
+        let codes = codes(&self.lengths);
+        for extra in &self.symbols {
+            bits.put_code(codes[extra.symbol], into);
+            bits.put(extra.value, extra.count, into);
+        }
+    }
+}
+
+/// A run of equal code lengths as code length symbols.
+fn repeat(length: u8, mut count: usize, symbols: &mut Vec<Extra>) {
+    let single = Extra { symbol: usize::from(length), value: 0, count: 0 };
+    if length != 0 {
+        symbols.push(single);
+        count -= 1;
+    }
+    while count >= 3 {
+        let (symbol, base, bits, most) = match length {
+            0 if count >= 11 => (18, 11, 7, 138),
+            0 => (17, 3, 3, 10),
+            _ => (16, 3, 2, 6),
+        };
+        let now = count.min(most);
+        symbols.push(Extra { symbol, value: (now - base) as u32, count: bits });
+        count -= now;
+    }
+    symbols.extend(core::iter::repeat_n(single, count));
+}

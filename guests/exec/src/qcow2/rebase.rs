@@ -1,0 +1,84 @@
+//! What a rebase needs of the overlay besides putting extents: what it holds itself, and a header with another backing file.
+
+use alloc::vec::Vec;
+
+use instar_abi::report::error_kind;
+use instar_formats::qcow2::{Access, Header, encode_first_cluster};
+use instar_plan::extent::Extent;
+
+use super::image::read_header;
+use super::target::Qcow2Target;
+use crate::layer::{Layer, Result};
+use crate::report::Failure;
+use crate::storage::{DeviceId, Storage};
+
+impl Qcow2Target {
+    /// The header as it was read.
+    pub(crate) fn header(&self) -> &Header {
+        &self.image.header
+    }
+
+    /// What the image itself holds in `start..end`, which lies within the virtual size.
+    ///
+    /// # Errors
+    /// If the metadata contradicts itself.
+    pub(crate) fn own_extents(&mut self, storage: &mut dyn Storage, start: u64, end: u64) -> Result<Vec<Extent>> {
+        let mut extents = Vec::new();
+        self.image.map(storage, start, end, &mut extents)?;
+        Ok(extents)
+    }
+
+    /// Replaces the header, whose tables are still the image's own. Everything put must be visible already.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub(crate) fn replace_header(&mut self, storage: &mut dyn Storage, mut header: Header) -> Result<()> {
+        // The refcount table may have moved since the header was read.
+        let (offset, clusters) = self.refcounts.table_clusters();
+        header.refcount_table_offset = offset;
+        header.refcount_table_clusters = u32::try_from(clusters)
+            .map_err(|_| Failure::new(error_kind::JOB, self.image.layer, "the refcount table is too large"))?;
+        write_header(storage, self.image.layer, self.image.device, &encoded(&header)?)?;
+        self.image.header = header;
+        Ok(())
+    }
+}
+
+/// Reads the header of the image that is to be changed, and nothing else of it.
+///
+/// # Errors
+/// If it is invalid, or marks the image as corrupt.
+pub(crate) fn read_own_header(storage: &mut dyn Storage, layer: u32, device: DeviceId) -> Result<Header> {
+    read_header(storage, layer, device, Access::ReadWrite)
+}
+
+/// The first cluster of an image with this header.
+///
+/// # Errors
+/// If it does not fit, or a table lies in the first cluster, which would be overwritten.
+pub(crate) fn encoded(header: &Header) -> Result<Vec<u8>> {
+    let size = header.cluster_size_bytes();
+    let in_the_way = header.refcount_table_offset < size
+        || (header.l1_entries != 0 && header.l1_offset < size)
+        || (header.snapshot_count != 0 && header.snapshots_offset < size)
+        || header.extensions.bitmaps.is_some_and(|bitmaps| bitmaps.directory_offset < size)
+        || header.extensions.crypto_header.is_some_and(|pointer| pointer.offset < size);
+    if in_the_way {
+        return Err(Failure::new(error_kind::CORRUPT, 0, "a table lies in the header's cluster"));
+    }
+    encode_first_cluster(header).map_err(|error| Failure::new(error_kind::JOB, 0, error))
+}
+
+/// Writes a first cluster in one piece, durably.
+///
+/// # Errors
+/// If the device refuses.
+pub(crate) fn write_header(
+    storage: &mut dyn Storage,
+    layer: u32,
+    device: DeviceId,
+    first_cluster: &[u8],
+) -> Result<()> {
+    storage.write(device, 0, first_cluster).map_err(|error| Failure::storage(layer, error))?;
+    storage.flush(device).map_err(|error| Failure::storage(layer, error))
+}

@@ -1,0 +1,66 @@
+//! What the job asks for, checked.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use instar_abi::job::{RebaseJob, rebase_flag};
+use instar_abi::report::error_kind;
+use instar_plan::rebase::NewBacking;
+
+use crate::job::Job;
+use crate::layer::Result;
+use crate::report::Failure;
+
+/// A rebase job's own part.
+pub(super) struct Order {
+    /// Only the header changes.
+    pub(super) is_unsafe: bool,
+    /// What is copied is stored compressed.
+    pub(super) compresses: bool,
+    /// The layers of the old chain.
+    pub(super) old: Range<u32>,
+    /// The layers that only the new chain has.
+    pub(super) new: Range<u32>,
+    /// Which layer of the old chain, counted from 0, the new chain goes on with; the old chain's length where it does not.
+    pub(super) join: usize,
+    name: Vec<u8>,
+    format_name: Vec<u8>,
+}
+
+impl Order {
+    /// Reads and checks the job's own part.
+    ///
+    /// # Errors
+    /// If it contradicts the job's layers, or itself.
+    pub(super) fn read(job: &Job<'_>) -> Result<Self> {
+        let part: RebaseJob = job.operation_part()?;
+        let wrong = |text| Failure::new(error_kind::INTERNAL, 0, text);
+        let old_end = part
+            .old_layers
+            .checked_add(1)
+            .filter(|end| *end <= job.layer_count)
+            .ok_or_else(|| wrong("the job has a shorter old chain than it says"))?;
+        if !(1..=old_end).contains(&part.join_layer) {
+            return Err(wrong("the job joins the chains at a layer that it does not have"));
+        }
+        let name = usize::try_from(part.name_length_bytes)
+            .ok()
+            .and_then(|length| part.name.get(..length))
+            .ok_or_else(|| wrong("the job's backing name is longer than its field"))?;
+        let format_length = part.format_name.iter().position(|byte| *byte == 0).unwrap_or(part.format_name.len());
+        Ok(Self {
+            is_unsafe: part.flags & rebase_flag::UNSAFE != 0,
+            compresses: part.flags & rebase_flag::COMPRESS != 0,
+            old: 1..old_end,
+            new: old_end..job.layer_count,
+            join: usize::try_from(part.join_layer - 1).map_err(|_| wrong("the job has too many layers"))?,
+            name: name.to_vec(),
+            format_name: part.format_name[..format_length].to_vec(),
+        })
+    }
+
+    /// What the header is to say.
+    pub(super) fn backing(&self) -> NewBacking<'_> {
+        NewBacking { name: &self.name, format_name: &self.format_name }
+    }
+}

@@ -1,0 +1,199 @@
+//! What is read out of descriptor chains, and what is refused.
+
+use instar_abi::block::{CompareRecord, CopyRecord, StandardHeader, StandardRange, VendorHeader, kind};
+use instar_abi::memory::{HEAP_START, MIN_MEMORY_BYTES};
+use instar_abi::wire::Wire;
+use proptest::prelude::*;
+use virtio_queue::desc::RawDescriptor;
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::super::request::{Action, Answer, Malformed, Range, Request, Span, parse};
+use super::{ANSWER, DATA, HEADER, QUEUE_SIZE, piece, queue, ram, write_wire};
+use crate::vm::DmaMemory;
+
+fn parse_chain(memory: &DmaMemory, chain: &[RawDescriptor]) -> Result<Request, Malformed> {
+    let queue = queue(memory);
+    queue.build_desc_chain(chain).expect("a chain");
+    parse(memory, queue.desc_table_addr(), QUEUE_SIZE, 0)
+}
+
+fn vendor(kind: u32, offset_bytes: u64, length_bytes: u64, record_count: u32) -> VendorHeader {
+    VendorHeader { kind, flags: 0, offset_bytes, length_bytes, record_count, reserved: 0 }
+}
+
+fn parse_vendor(header: &VendorHeader, between: &[RawDescriptor]) -> Result<Request, Malformed> {
+    let ram = ram();
+    write_wire(ram.dma(), HEADER, header);
+    let mut chain = vec![piece(HEADER, VendorHeader::SIZE_BYTES, false)];
+    chain.extend_from_slice(between);
+    chain.push(piece(ANSWER, 16, true));
+    parse_chain(ram.dma(), &chain)
+}
+
+fn span(address: u64, length: usize) -> Span {
+    Span { address: GuestAddress(address), length }
+}
+
+#[test]
+fn vendor_read_names_its_room() {
+    let request =
+        parse_vendor(&vendor(kind::READ_BYTES, 77, 100, 0), &[piece(DATA, 60, true), piece(DATA + 500, 40, true)])
+            .expect("good form");
+    let spans = vec![span(DATA, 60), span(DATA + 500, 40)];
+    assert_eq!(request.action, Action::Read { offset: 77, spans, exact: false });
+    assert_eq!(request.answer, Answer::Completion(GuestAddress(ANSWER)));
+    assert_eq!(request.writable_bytes, 116);
+}
+
+#[test]
+fn answer_may_share_a_descriptor_with_data() {
+    let ram = ram();
+    write_wire(ram.dma(), HEADER, &vendor(kind::READ_BYTES, 0, 100, 0));
+    let chain = [piece(HEADER, 32, false), piece(DATA, 116, true)];
+    let request = parse_chain(ram.dma(), &chain).expect("good form");
+    assert_eq!(request.action, Action::Read { offset: 0, spans: vec![span(DATA, 100)], exact: false });
+    assert_eq!(request.answer, Answer::Completion(GuestAddress(DATA + 100)));
+}
+
+#[test]
+fn header_and_data_may_share_a_descriptor() {
+    let ram = ram();
+    write_wire(ram.dma(), HEADER, &vendor(kind::WRITE_BYTES, 5, 8, 0));
+    let chain = [piece(HEADER, 40, false), piece(ANSWER, 16, true)];
+    let request = parse_chain(ram.dma(), &chain).expect("good form");
+    assert_eq!(request.action, Action::Write { offset: 5, spans: vec![span(HEADER + 32, 8)], exact: false });
+}
+
+#[test]
+fn header_may_be_split_over_descriptors() {
+    let ram = ram();
+    write_wire(ram.dma(), HEADER, &vendor(kind::RESIZE, 4096, 0, 0));
+    let mut chain: Vec<RawDescriptor> = (0..8).map(|at| piece(HEADER + 4 * at, 4, false)).collect();
+    chain.push(piece(ANSWER, 16, true));
+    assert_eq!(parse_chain(ram.dma(), &chain).expect("good form").action, Action::Resize(4096));
+}
+
+#[test]
+fn copy_list_is_read_whole() {
+    let ram = ram();
+    let records: Vec<CopyRecord> = (0..40)
+        .map(|at| CopyRecord {
+            target_offset_bytes: at,
+            source_offset_bytes: at * 2,
+            length_bytes: at * 3,
+            source_device: 1,
+            reserved: 0,
+        })
+        .collect();
+    for (at, record) in (0..).zip(&records) {
+        write_wire(ram.dma(), DATA + at * CopyRecord::SIZE_BYTES as u64, record);
+    }
+    write_wire(ram.dma(), HEADER, &vendor(kind::COPY, 0, 0, 40));
+    let list = [piece(DATA, 100, false), piece(DATA + 100, 40 * CopyRecord::SIZE_BYTES - 100, false)];
+    let chain = [piece(HEADER, 32, false), list[0], list[1], piece(ANSWER, 16, true)];
+    assert_eq!(parse_chain(ram.dma(), &chain).expect("good form").action, Action::Copy(records));
+}
+
+#[test]
+fn compare_needs_a_byte_for_each_record() {
+    let record = piece(DATA, CompareRecord::SIZE_BYTES * 2, false);
+    let header = vendor(kind::COMPARE, 0, 0, 2);
+    let request = parse_vendor(&header, &[record, piece(DATA + 0x1000, 2, true)]).expect("good form");
+    assert!(matches!(request.action, Action::Compare(records, spans) if records.len() == 2 && spans.len() == 1));
+    assert!(parse_vendor(&header, &[record, piece(DATA + 0x1000, 1, true)]).is_err());
+    assert!(parse_vendor(&header, &[record]).is_err());
+}
+
+#[test]
+fn standard_requests_count_in_sectors() {
+    let ram = ram();
+    let parse_standard = |kind, sector, between: &[RawDescriptor]| {
+        write_wire(ram.dma(), HEADER, &StandardHeader { kind, reserved: 0, sector });
+        let mut chain = vec![piece(HEADER, StandardHeader::SIZE_BYTES, false)];
+        chain.extend_from_slice(between);
+        chain.push(piece(ANSWER, 1, true));
+        parse_chain(ram.dma(), &chain)
+    };
+    let read = parse_standard(kind::IN, 3, &[piece(DATA, 1024, true)]).expect("good form");
+    assert_eq!(read.action, Action::Read { offset: 1536, spans: vec![span(DATA, 1024)], exact: true });
+    assert_eq!(read.answer, Answer::Byte(GuestAddress(ANSWER)));
+    let write = parse_standard(kind::OUT, 1, &[piece(DATA, 512, false)]).expect("good form");
+    assert_eq!(write.action, Action::Write { offset: 512, spans: vec![span(DATA, 512)], exact: true });
+    assert_eq!(parse_standard(kind::FLUSH, 0, &[]).expect("good form").action, Action::Flush);
+    assert_eq!(parse_standard(99, 0, &[]).expect("good form").action, Action::Unknown);
+    write_wire(ram.dma(), DATA, &StandardRange { sector: 2, sector_count: 3, flags: 1 });
+    let zero = parse_standard(kind::WRITE_ZEROES, 0, &[piece(DATA, 16, false)]).expect("good form");
+    let ranges = vec![Range { offset: 1024, length: 1536, may_unmap: true }];
+    assert_eq!(zero.action, Action::WriteZeroes { ranges: ranges.clone(), exact: true });
+    let discard = parse_standard(kind::DISCARD, 0, &[piece(DATA, 16, false)]).expect("good form");
+    assert_eq!(discard.action, Action::Discard(ranges));
+
+    assert!(parse_standard(kind::IN, 0, &[piece(DATA, 100, true)]).is_err(), "part of a sector");
+    assert!(parse_standard(kind::OUT, u64::MAX, &[piece(DATA, 512, false)]).is_err(), "sector out of range");
+    assert!(parse_standard(kind::DISCARD, 0, &[piece(DATA, 17, false)]).is_err(), "odd list");
+    assert!(parse_standard(kind::DISCARD, 0, &[piece(DATA, 16 * 65, false)]).is_err(), "long list");
+    assert!(parse_standard(kind::FLUSH, 0, &[piece(DATA, 16, true)]).is_err(), "room that nobody asked for");
+}
+
+#[test]
+fn unknown_flags_are_refused() {
+    let mut header = vendor(kind::WRITE_ZEROES_BYTES, 0, 100, 0);
+    header.flags = 1;
+    let range = Range { offset: 0, length: 100, may_unmap: true };
+    assert_eq!(
+        parse_vendor(&header, &[]).expect("good form").action,
+        Action::WriteZeroes { ranges: vec![range], exact: false }
+    );
+    header.flags = 2;
+    assert!(parse_vendor(&header, &[]).is_err());
+    header.flags = 0;
+    header.reserved = 1;
+    assert!(parse_vendor(&header, &[]).is_err());
+}
+
+fn any_address() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => HEAP_START..HEAP_START + 0x8000,
+        1 => HEAP_START - 64..HEAP_START + 64,
+        1 => MIN_MEMORY_BYTES - 64..MIN_MEMORY_BYTES + 64,
+        1 => any::<u64>(),
+    ]
+}
+
+fn any_descriptor() -> impl Strategy<Value = RawDescriptor> {
+    let length = prop_oneof![3 => 0..600u32, 1 => any::<u32>(), 1 => Just(32), 1 => Just(16)];
+    (any_address(), length, 0..8u16, 0..QUEUE_SIZE + 2)
+        .prop_map(|(address, length, flags, next)| Descriptor::new(address, length, flags, next).into())
+}
+
+proptest! {
+    /// Whatever stands in a descriptor table and in memory is a request or is refused.
+    #[test]
+    fn no_chain_panics(
+        descriptors in prop::collection::vec(any_descriptor(), usize::from(QUEUE_SIZE)),
+        kind in prop_oneof![0..15u32, 0x8000_0000..0x8000_000au32, any::<u32>()],
+        memory in prop::collection::vec(prop_oneof![3 => Just(0u8), 1 => any::<u8>()], 0x400),
+        head in 0..QUEUE_SIZE + 1,
+    ) {
+        let ram = ram();
+        ram.dma().write_slice(&memory, GuestAddress(HEAP_START + 0x1000)).expect("in memory");
+        for (at, descriptor) in (0..).zip(&descriptors) {
+            let queue = queue(ram.dma());
+            queue.desc_table().store(at, *descriptor).expect("in the table");
+            let address = Descriptor::from(*descriptor).addr();
+            // May lie anywhere; a good start makes deeper checks reachable.
+            let _ = ram.dma().write_slice(&kind.to_le_bytes(), address);
+        }
+        if let Ok(request) = parse(ram.dma(), GuestAddress(HEAP_START), QUEUE_SIZE, head) {
+            let spans = match &request.action {
+                Action::Read { spans, .. } | Action::Write { spans, .. } | Action::Compare(_, spans) => spans.as_slice(),
+                _ => &[],
+            };
+            for span in spans {
+                prop_assert!(span.address.0 >= HEAP_START);
+                prop_assert!(span.address.0 + span.length as u64 <= MIN_MEMORY_BYTES);
+            }
+        }
+    }
+}
