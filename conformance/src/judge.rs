@@ -89,10 +89,9 @@ pub fn judge(case: &Case, judging: &Judging<'_>) -> Result<Verdicts, JudgeError>
     run(case, judging.program, |evidence| {
         let mut verdicts = Verdicts::new();
         for outcome in &case.outcomes {
-            let asked = oracles::info::versions_to_ask(&case.name, outcome);
-            let common = judge_outcome(evidence, outcome, &asked, judging);
+            let common = judge_common(evidence, outcome, judging);
             for version in &outcome.versions {
-                let mut verdict = common.clone();
+                let mut verdict = with_info(common.clone(), evidence, outcome, version, judging);
                 verdict.findings.extend(oracles::installed::judge(evidence, outcome, version));
                 verdicts.insert(version.clone(), verdict);
             }
@@ -106,13 +105,16 @@ pub fn judge_version(case: &Case, judging: &Judging<'_>, version: &str, any: boo
     run(case, judging.program, |evidence| {
         let own = case.outcomes.iter().filter(|outcome| outcome.versions.iter().any(|v| v == version));
         let others = case.outcomes.iter().filter(|_| any);
-        let mut verdicts = own.chain(others).map(|outcome| judge_outcome(evidence, outcome, &[version], judging));
+        let mut verdicts = own.chain(others).map(|outcome| {
+            with_info(judge_common(evidence, outcome, judging), evidence, outcome, version, judging)
+        });
         let first = verdicts.next().unwrap_or_default();
         if first.findings.is_empty() { first } else { verdicts.find(|v| v.findings.is_empty()).unwrap_or(first) }
     })
 }
 
-fn judge_outcome(evidence: &Evidence<'_>, outcome: &Outcome, asked: &[&str], judging: &Judging<'_>) -> Verdict {
+/// What does not depend on the version among those of an outcome.
+fn judge_common(evidence: &Evidence<'_>, outcome: &Outcome, judging: &Judging<'_>) -> Verdict {
     let mut verdict = Verdict::default();
     let findings = &mut verdict.findings;
     if judging.strictness == Strictness::Product {
@@ -130,10 +132,21 @@ fn judge_outcome(evidence: &Evidence<'_>, outcome: &Outcome, asked: &[&str], jud
     findings.extend(oracles::structure::judge(evidence, outcome, judging.strictness));
     findings.extend(oracles::map::judge(evidence, outcome, judging.strictness));
     findings.extend(oracles::length::judge(evidence, outcome, judging.strictness));
-    for version in asked {
+    verdict
+}
+
+/// Adds what info prints for one version.
+fn with_info(
+    mut verdict: Verdict,
+    evidence: &Evidence<'_>,
+    outcome: &Outcome,
+    version: &str,
+    judging: &Judging<'_>,
+) -> Verdict {
+    if evidence.ended_like(outcome) {
         let info = oracles::info::judge(evidence, outcome, version, judging);
         verdict.findings.extend(info.findings);
-        verdict.whitelisted |= info.whitelisted;
+        verdict.whitelisted = info.whitelisted;
     }
     verdict
 }

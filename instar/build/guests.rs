@@ -12,7 +12,11 @@ pub(crate) fn build(cargo: &str, workspace: &Path, target_dir: &Path, programs: 
     for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"] {
         flags.push(format!("-Clink-arg={argument}"));
     }
-    flags.push(format!("-Clink-arg=-Wl,-T,{}", script.display()));
+    flags.extend(["-Clink-arg=-T".to_string(), format!("-Clink-arg={}", script.display())]);
+    // Panic messages name source files: from the project's root on, wherever that lies.
+    if let Some(root) = workspace.parent().and_then(Path::parent) {
+        flags.push(format!("--remap-path-prefix={}/=", root.display()));
+    }
     let mut command = Command::new(cargo);
     command.arg("build").arg("--release").args(["--target", TARGET]).arg("--target-dir").arg(target_dir);
     command.arg("--manifest-path").arg(workspace.join("Cargo.toml"));

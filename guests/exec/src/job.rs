@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(parse(&[0; 64]), JobError::Magic);
         assert_eq!(parse(&job(&[], 1)), JobError::DeviceCount);
         assert_eq!(parse(&job(&[device(role::IMAGE, 1)], 1)), JobError::Layer);
-        assert_eq!(parse(&job(&[image.clone()], u32::MAX)), JobError::NoImage);
+        assert_eq!(parse(&job(core::slice::from_ref(&image), u32::MAX)), JobError::NoImage);
         assert_eq!(parse(&job(&[image.clone(), device(role::DATA, 1)], 2)), JobError::NoImage);
         assert_eq!(parse(&job(&[image], 1)[..OPERATION_PART_OFFSET - 1]), JobError::TooShort);
     }

@@ -92,8 +92,9 @@ fn common_length(left: &[u8], right: &[u8]) -> usize {
     start + left[start..].iter().zip(&right[start..]).take_while(|(left, right)| left == right).count()
 }
 
+/// The hash of the three bytes at a position; `None` for the last ones, which are rarely worth a match length of their own.
 fn hash(bytes: &[u8], position: usize) -> Option<usize> {
-    let &[first, second, third] = bytes.get(position..position + MATCH_BYTES_MIN)? else { return None };
+    let &[first, second, third, _] = bytes.get(position..position + MATCH_BYTES_MIN + 1)? else { return None };
     let word = u32::from_le_bytes([first, second, third, 0]);
     usize::try_from(word.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)).ok()
 }

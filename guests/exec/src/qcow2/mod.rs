@@ -6,6 +6,7 @@ mod census;
 mod empty;
 mod grow;
 mod image;
+mod packed;
 mod rebase;
 mod refcounts;
 mod slices;

@@ -14,6 +14,7 @@ use super::allocator::Allocator;
 use super::bitmaps::EnabledBitmap;
 use super::census::Census;
 use super::image::Image;
+use super::packed::PackedEnd;
 use super::refcounts::Refcounts;
 use crate::layer::{Layer, Result, map_chain};
 use crate::report::Failure;
@@ -39,6 +40,8 @@ pub struct Qcow2Target {
     /// Host clusters that lose one reference each once nothing on disk refers to them any more.
     pub(super) releases: Vec<u64>,
     pub(super) bitmaps: Vec<EnabledBitmap>,
+    /// Where the next packed cluster goes.
+    pub(super) packed_end: PackedEnd,
     has_backing: bool,
 }
 
@@ -69,6 +72,7 @@ impl Qcow2Target {
             dirty_l1: BTreeSet::new(),
             releases: Vec::new(),
             bitmaps: Vec::new(),
+            packed_end: PackedEnd::default(),
             has_backing,
         };
         target.load_bitmaps(storage)?;
@@ -332,8 +336,9 @@ impl Qcow2Target {
     /// and the table before the header.
     pub(super) fn make_owned(&mut self, storage: &mut dyn Storage) -> Result<()> {
         self.transfer.hand_on(storage)?;
+        self.write_packed(storage)?;
         storage.settle().map_err(|error| self.storage_failure(error))?;
-        let end = self.allocator.end() * self.image.geometry.cluster_size_bytes();
+        let end = self.needed_end_bytes();
         if self.allocator.has_grown() && storage.length_bytes(self.image.device) < end {
             storage.resize(self.image.device, end).map_err(|error| self.storage_failure(error))?;
         }

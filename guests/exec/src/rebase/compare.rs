@@ -1,39 +1,27 @@
-//! Compares what two chains show, byte by byte, in large pieces and without a new buffer for each.
+//! Compares what two chains show, byte by byte.
 
-use alloc::vec;
-use alloc::vec::Vec;
-
-use instar_plan::extent::{CompressedSource, Source};
 use instar_plan::rebase::{Comparison, Verdicts};
 
+use super::reader::{BUFFER_BYTES, Reader};
 use crate::job::Job;
 use crate::layer::Result;
-use crate::report::Failure;
-use crate::storage::{DeviceId, Storage};
+use crate::storage::Storage;
 use crate::transfer::to_index;
-use crate::unpack;
-
-/// How much of each side is read at once.
-const BUFFER_BYTES: u64 = 1 << 20;
 
 /// Two sides that are compared.
 pub(super) struct Comparer {
-    old: Side,
-    new: Side,
-    /// The layer of each device, for messages.
-    layers: Vec<u32>,
-}
-
-/// One side: what was read last.
-struct Side {
-    buffer: Vec<u8>,
-    unpacked: Option<(u32, u64, Vec<u8>)>,
+    old: Reader,
+    new: Reader,
 }
 
 impl Comparer {
     pub(super) fn new(job: &Job<'_>) -> Self {
-        let side = || Side { buffer: vec![0; to_index(BUFFER_BYTES)], unpacked: None };
-        Self { old: side(), new: side(), layers: job.devices.iter().map(|device| device.layer).collect() }
+        Self { old: Reader::new(job), new: Reader::new(job) }
+    }
+
+    /// What reads the old chain.
+    pub(super) fn old(&mut self) -> &mut Reader {
+        &mut self.old
     }
 
     /// Compares a range, and records in `verdicts` what it has shown.
@@ -54,8 +42,8 @@ impl Comparer {
             }
             let length = (comparison.end() - position).min(BUFFER_BYTES);
             let distance = position - comparison.guest_offset;
-            let old = self.old.read(storage, &self.layers, comparison.old.advanced(distance), length)?;
-            let new = self.new.read(storage, &self.layers, comparison.new.advanced(distance), length)?;
+            let old = self.old.view(storage, comparison.old.advanced(distance), length)?;
+            let new = self.new.view(storage, comparison.new.advanced(distance), length)?;
             let end = position + length;
             let mut place = position;
             while place < end {
@@ -74,43 +62,6 @@ impl Comparer {
             position = end;
         }
         Ok(())
-    }
-}
-
-impl Side {
-    /// The bytes of a source; `None` stands for zeros.
-    fn read(
-        &mut self,
-        storage: &mut dyn Storage,
-        layers: &[u32],
-        source: Source,
-        length_bytes: u64,
-    ) -> Result<Option<&[u8]>> {
-        let layer_of = |device: u32| layers.get(to_index(u64::from(device))).copied().unwrap_or(0);
-        match source {
-            Source::Absent | Source::Zero => Ok(None),
-            Source::Data { device, host_offset } => {
-                let bytes = &mut self.buffer[..to_index(length_bytes)];
-                storage
-                    .read(DeviceId(device), host_offset, bytes)
-                    .map_err(|error| Failure::storage(layer_of(device), error))?;
-                Ok(Some(bytes))
-            }
-            Source::Compressed(source) => {
-                let start = to_index(source.offset_in_cluster);
-                let cluster = self.unpack(storage, layer_of(source.device), &source)?;
-                Ok(Some(&cluster[start..start + to_index(length_bytes)]))
-            }
-        }
-    }
-
-    fn unpack(&mut self, storage: &mut dyn Storage, layer: u32, source: &CompressedSource) -> Result<&[u8]> {
-        let key = (source.device, source.host_offset);
-        let cluster = match self.unpacked.take() {
-            Some((device, offset, bytes)) if (device, offset) == key => bytes,
-            _ => unpack::cluster(storage, layer, source)?,
-        };
-        Ok(&self.unpacked.insert((key.0, key.1, cluster)).2)
     }
 }
 

@@ -6,6 +6,7 @@
 mod chains;
 mod compare;
 mod order;
+mod reader;
 mod safe;
 
 use instar_abi::job::format;

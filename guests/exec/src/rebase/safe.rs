@@ -1,5 +1,6 @@
 //! The safe rebase: window by window, the overlay receives what the old chain shows and the new one does not.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use instar_abi::report::{RebaseReport, error_kind};
@@ -14,10 +15,12 @@ use super::order::Order;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::open::open_qcow2;
+use crate::pack::Packer;
 use crate::qcow2::Qcow2Target;
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
+use crate::transfer::to_index;
 
 /// The most bytes of the disk that are looked at together: what bounds the lists of extents.
 const WINDOW_BYTES_MAX: u64 = 16 << 20;
@@ -36,6 +39,8 @@ pub(super) fn rebase(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) ->
         size_bytes: overlay.size_bytes(),
         window_bytes: overlay.window_bytes().min(WINDOW_BYTES_MAX),
         packing: if order.compresses { Packing::WholeClusters } else { Packing::Never },
+        packer: Packer::new(overlay.header().compression_type),
+        cluster: vec![0; if order.compresses { to_index(overlay.header().cluster_size_bytes()) } else { 0 }],
         overlay,
         chains,
         comparer: Comparer::new(job),
@@ -82,6 +87,9 @@ struct Work {
     size_bytes: u64,
     window_bytes: u64,
     packing: Packing,
+    packer: Packer,
+    /// A cluster that is about to be packed.
+    cluster: Vec<u8>,
     overlay: Qcow2Target,
     chains: Chains,
     comparer: Comparer,
@@ -139,9 +147,22 @@ impl Work {
         self.overlay.announced(storage)?;
         self.overlay.put(storage, self.chains.old(), &received.plain)?;
         for pieces in &received.packed {
-            self.overlay.put(storage, self.chains.old(), pieces)?;
+            self.put_packed(storage, pieces)?;
         }
         if self.overlay.is_under_pressure() { self.overlay.make_visible(storage) } else { Ok(()) }
+    }
+
+    /// Stores a cluster packed, or as it is where that is not shorter.
+    fn put_packed(&mut self, storage: &mut dyn Storage, pieces: &[Extent]) -> Result<()> {
+        let Some(first) = pieces.first() else { return Ok(()) };
+        self.comparer.old().fill(storage, pieces, &mut self.cluster)?;
+        if let Some(packed) = self.packer.pack(&self.cluster) {
+            let cluster = self.geometry.cluster_index(first.guest_offset);
+            if self.overlay.put_packed(storage, cluster, packed)? {
+                return Ok(());
+            }
+        }
+        self.overlay.put(storage, self.chains.old(), pieces)
     }
 
     /// Adds to the tally; a cluster that several extents share counts once.

@@ -13,7 +13,7 @@ use crate::bytes::{be_u16, be_u32, be_u64, until_zero};
 use crate::raw::SECTOR_BYTES;
 
 /// Length of an entry's fixed part in bytes.
-const FIXED_ENTRY_BYTES: u64 = 24;
+const FIXED_ENTRY_BYTES: usize = 24;
 /// Longest name in bytes; the format's limit.
 const MAX_NAME_BYTES: usize = 1023;
 /// Most entries of a bitmap table; qemu-img's limit.
@@ -174,11 +174,11 @@ impl BitmapDirectory {
             return if self.index < self.count { Err(BitmapError::LessThanSaid) } else { Ok(Step::End) };
         }
         let room = self.end - self.offset;
-        if room < FIXED_ENTRY_BYTES {
+        if room < FIXED_ENTRY_BYTES as u64 {
             return Err(BitmapError::Broken);
         }
         let Some(entry) = Entry::read(bytes) else {
-            return Ok(Step::NeedBytes(FIXED_ENTRY_BYTES as usize));
+            return Ok(Step::NeedBytes(FIXED_ENTRY_BYTES));
         };
         if self.index >= self.count {
             return Err(BitmapError::MoreThanSaid);
@@ -191,9 +191,9 @@ impl BitmapDirectory {
         if entry.extra_bytes != 0 {
             return Err(BitmapError::ExtraData);
         }
-        let length = FIXED_ENTRY_BYTES as usize + entry.name_bytes;
+        let length = FIXED_ENTRY_BYTES + entry.name_bytes;
         let padded_length = length.next_multiple_of(8) as u64;
-        let Some(name) = bytes.get(FIXED_ENTRY_BYTES as usize..length) else {
+        let Some(name) = bytes.get(FIXED_ENTRY_BYTES..length) else {
             return Ok(Step::NeedBytes(length));
         };
         let bitmap = entry.into_bitmap(name);
@@ -267,7 +267,7 @@ impl Entry {
 
     /// Length of the whole entry with its padding.
     fn padded_length_bytes(self) -> u64 {
-        (FIXED_ENTRY_BYTES + self.name_bytes as u64 + u64::from(self.extra_bytes)).next_multiple_of(8)
+        ((FIXED_ENTRY_BYTES + self.name_bytes) as u64 + u64::from(self.extra_bytes)).next_multiple_of(8)
     }
 
     fn into_bitmap(self, name: &[u8]) -> Bitmap {

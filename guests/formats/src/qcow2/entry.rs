@@ -114,6 +114,19 @@ impl L2Entry {
         }
     }
 
+    /// A compressed cluster whose `length_bytes` packed bytes begin at `host_offset`; `None` where the entry has no room for
+    /// that offset. Packed clusters are shorter than clusters, and never empty.
+    #[must_use]
+    pub const fn compressed(geometry: &Geometry, host_offset: u64, length_bytes: u64) -> Option<Self> {
+        let offset_bits = 62 - (geometry.cluster_bits - 8);
+        let last = host_offset + length_bytes - 1;
+        if last >> offset_bits != 0 {
+            return None;
+        }
+        let additional_sectors = last / 512 - host_offset / 512;
+        Some(Self { descriptor: COMPRESSED | additional_sectors << offset_bits | host_offset, bitmap: 0 })
+    }
+
     /// Reads entry `index` of a table.
     ///
     /// # Panics

@@ -9,11 +9,13 @@ use super::feature;
 use super::header::{
     Access, CompressionType, CryptMethod, Header, KNOWN_HEADER_BYTES, MAGIC, MAX_BACKING_NAME_BYTES, MAX_CLUSTER_BITS,
     MAX_L1_BYTES, MAX_READABLE_OFFSET, MAX_REFCOUNT_TABLE_BYTES, MAX_SNAPSHOTS, MIN_CLUSTER_BITS,
-    SUBCLUSTERS_PER_CLUSTER, V2_HEADER_BYTES, V3_MIN_HEADER_BYTES,
+    SUBCLUSTERS_PER_CLUSTER, V3_MIN_HEADER_BYTES,
 };
 use super::snapshot::FIXED_ENTRY_BYTES;
 use crate::bytes::{be_u32, be_u64};
 
+/// What counts as the recorded length of a version 2 header, which records none.
+const V2_HEADER_LENGTH: u32 = 72;
 /// The largest offset that a file can have.
 const MAX_FILE_OFFSET: u64 = i64::MAX.cast_unsigned();
 
@@ -124,7 +126,7 @@ impl<'a> Fields<'a> {
         let version = self.u32(4);
         let is_v3 = version == 3;
         let v3_u64 = |offset| if is_v3 { self.u64(offset) } else { 0 };
-        let header_length_bytes = if is_v3 { self.u32(100) } else { V2_HEADER_BYTES as u32 };
+        let header_length_bytes = if is_v3 { self.u32(100) } else { V2_HEADER_LENGTH };
         if is_v3 && usize::try_from(header_length_bytes).is_ok_and(|length| length < V3_MIN_HEADER_BYTES) {
             return Err(HeaderError::HeaderTooShort);
         }
@@ -214,7 +216,7 @@ fn check_tables(header: &Header) -> Result<(), HeaderError> {
     if header.snapshot_count > MAX_SNAPSHOTS {
         return Err(HeaderError::SnapshotTableTooLarge);
     }
-    if !is_table(header.snapshots_offset, u64::from(header.snapshot_count) * FIXED_ENTRY_BYTES) {
+    if !is_table(header.snapshots_offset, u64::from(header.snapshot_count) * FIXED_ENTRY_BYTES as u64) {
         return Err(HeaderError::SnapshotTableOffset);
     }
     let l1_bytes = u64::from(header.l1_entries) * 8;

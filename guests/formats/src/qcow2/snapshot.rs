@@ -10,7 +10,7 @@ use super::header::{Header, MAX_READABLE_OFFSET};
 use crate::bytes::{be_u16, be_u32, be_u64, until_zero};
 
 /// Length of an entry's fixed part in bytes.
-pub const FIXED_ENTRY_BYTES: u64 = 40;
+pub const FIXED_ENTRY_BYTES: usize = 40;
 /// Most extra data of an entry in bytes; qemu-img's limit.
 pub const MAX_EXTRA_BYTES: u32 = 1024;
 /// Longest snapshot table in bytes; qemu-img's limit.
@@ -123,17 +123,16 @@ impl SnapshotTable {
         if self.index >= self.count {
             return Ok(Step::End);
         }
-        let Some(entry) = Entry::read(bytes) else {
-            self.check_readable(FIXED_ENTRY_BYTES)?;
-            return Ok(Step::NeedBytes(FIXED_ENTRY_BYTES as usize));
-        };
         self.check_readable(FIXED_ENTRY_BYTES)?;
+        let Some(entry) = Entry::read(bytes) else {
+            return Ok(Step::NeedBytes(FIXED_ENTRY_BYTES));
+        };
         if entry.extra_bytes > MAX_EXTRA_BYTES {
             return Err(SnapshotError::TooMuchExtra { index: self.index });
         }
         let length = entry.length_bytes();
-        self.check_readable(length as u64)?;
-        let Some(tail) = bytes.get(FIXED_ENTRY_BYTES as usize..length) else {
+        self.check_readable(length)?;
+        let Some(tail) = bytes.get(FIXED_ENTRY_BYTES..length) else {
             return Ok(Step::NeedBytes(length));
         };
         // Entries begin at multiples of 8; the table does, too.
@@ -146,8 +145,8 @@ impl SnapshotTable {
         Ok(Step::Entry(entry.into_snapshot(tail)))
     }
 
-    fn check_readable(&self, length_bytes: u64) -> Result<(), SnapshotError> {
-        match self.offset.checked_add(length_bytes) {
+    fn check_readable(&self, length_bytes: usize) -> Result<(), SnapshotError> {
+        match self.offset.checked_add(length_bytes as u64) {
             Some(end) if end <= MAX_READABLE_OFFSET => Ok(()),
             _ => Err(SnapshotError::Unreadable),
         }
@@ -184,7 +183,7 @@ impl Entry {
 
     /// Length of the whole entry without padding; the extra data is within its limit.
     fn length_bytes(&self) -> usize {
-        FIXED_ENTRY_BYTES as usize + self.extra_bytes as usize + self.id_bytes + self.name_bytes
+        FIXED_ENTRY_BYTES + self.extra_bytes as usize + self.id_bytes + self.name_bytes
     }
 
     /// `tail`: extra data, id and name.

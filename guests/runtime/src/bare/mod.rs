@@ -24,7 +24,8 @@ pub fn start(main: Main) -> ! {
     heap::start(machine::memory_bytes());
     let job = machine::job();
     let header = JobHeader::get(job);
-    assert!(header.magic == JOB_MAGIC && header.abi_version == ABI_VERSION, "there is no job");
+    assert!(header.magic == JOB_MAGIC, "there is no job");
+    assert!(header.abi_version == ABI_VERSION, "the job speaks version {} of the contract", header.abi_version);
     assert!(header.device_count as usize <= MAX_DEVICES, "the job names too many devices");
     let mut storage = VirtioStorage::new(Machine, header.device_count);
     main(job, &mut storage, machine::report());

@@ -257,11 +257,11 @@ impl Device {
     }
 
     fn arena(&mut self) -> &SharedMemory {
-        self.arena.get_or_insert_with(|| SharedMemory::new(ARENA_BYTES))
+        self.arena.get_or_insert_with(|| SharedMemory::for_data(ARENA_BYTES))
     }
 
     fn records(&mut self) -> &SharedMemory {
-        self.records.get_or_insert_with(|| SharedMemory::new(MAX_RECORDS as usize * RECORD_BYTES))
+        self.records.get_or_insert_with(|| SharedMemory::for_data(MAX_RECORDS as usize * RECORD_BYTES))
     }
 }
 

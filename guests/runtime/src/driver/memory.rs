@@ -3,7 +3,7 @@
 //! expect the doorbell to change it.
 #![expect(unsafe_code, reason = "memory that somebody else writes to has no safe interface")]
 
-use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use alloc::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use core::ptr::{self, NonNull};
 
 use instar_abi::wire::Wire;
@@ -13,7 +13,7 @@ const ALIGN_BYTES: usize = 16;
 /// The longest structure that goes through shared memory.
 const MAX_WIRE_BYTES: usize = 64;
 
-/// A zeroed block of memory that stays where it is.
+/// A block of memory that stays where it is.
 #[derive(Debug)]
 pub(super) struct SharedMemory {
     start: NonNull<u8>,
@@ -21,13 +21,23 @@ pub(super) struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// A block of `length_bytes`, which is not zero.
-    pub(super) fn new(length_bytes: usize) -> Self {
-        assert!(length_bytes > 0 && isize::try_from(length_bytes).is_ok_and(|length| length < isize::MAX - 64));
-        let layout = Layout::from_size_align(length_bytes, ALIGN_BYTES).unwrap_or(Layout::new::<u128>());
+    /// A block of `length_bytes`, which is not zero, filled with zeros.
+    pub(super) fn zeroed(length_bytes: usize) -> Self {
         // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(start) {
+        Self::allocate(length_bytes, |layout| unsafe { alloc_zeroed(layout) })
+    }
+
+    /// A block of `length_bytes`, which is not zero, for data: nothing is read from it that was not written before, by
+    /// driver or device. Its pages are not touched before they are needed.
+    pub(super) fn for_data(length_bytes: usize) -> Self {
+        // SAFETY: the layout's size is not zero.
+        Self::allocate(length_bytes, |layout| unsafe { alloc(layout) })
+    }
+
+    fn allocate(length_bytes: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Self {
+        assert!(length_bytes > 0, "an empty block");
+        let layout = Layout::from_size_align(length_bytes, ALIGN_BYTES).expect("no block is nearly as long as memory");
+        match NonNull::new(allocate(layout)) {
             Some(start) => Self { start, layout },
             None => handle_alloc_error(layout),
         }

@@ -63,7 +63,7 @@ impl Ring {
         let places = size / DESCRIPTORS_A_REQUEST;
         let answers = headers + places * HEADER_BYTES;
         let attach = answers + places * ANSWER_BYTES;
-        let memory = SharedMemory::new(attach + Attach::SIZE_BYTES);
+        let memory = SharedMemory::zeroed(attach + Attach::SIZE_BYTES);
         Self { memory, size, used: 0, available_index: 0, available, used_ring, headers, answers, attach }
     }
 

@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 
-use instar_abi::job::{MAX_NAME_BYTES, format};
+use instar_abi::job::format;
 use instar_abi::report::{BitmapItem, InfoReport, LUKS_SLOTS, LuksItem, LuksSlotItem, PayloadItem, SnapshotItem};
 use instar_abi::report::{info_flag, payload_kind};
 use instar_abi::wire::Wire;
@@ -204,7 +204,7 @@ fn reports_that_contradict_themselves_are_refused() {
         InfoReport { version: 4, ..good.clone() },
         InfoReport { refcount_bits: 0, ..good.clone() },
         InfoReport { refcount_bits: 128, ..good.clone() },
-        InfoReport { backing_name_length_bytes: MAX_NAME_BYTES as u32 + 1, ..good.clone() },
+        InfoReport { backing_name_length_bytes: 1025, ..good.clone() },
         InfoReport { backing_format_length_bytes: 17, ..good.clone() },
         InfoReport { flags: info_flag::ENCRYPT_LUKS, ..good.clone() },
     ] {

@@ -1,7 +1,6 @@
 //! Snapshot tables and bitmap directories.
 
 use alloc::string::{String, ToString};
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Image;
@@ -195,5 +194,5 @@ fn bitmap_directories_have_the_length_that_they_say() {
     assert_eq!(text(1, &two[..40]), "Broken bitmap directory");
     assert_eq!(text(1, &two[..26]), "Broken bitmap directory");
     assert_eq!(text(1, b""), "Requested bitmap directory size is zero");
-    assert_eq!(text(1, &vec![0; 24]), "Bitmap '' doesn't satisfy the constraints");
+    assert_eq!(text(1, &[0; 24]), "Bitmap '' doesn't satisfy the constraints");
 }

@@ -1,0 +1,100 @@
+//! Packed clusters of an image that is written: one behind the other, several to a host cluster, each of which counts one
+//! reference for every packed cluster that has bytes in it.
+//!
+//! Source: qcow2 format document, sections "Cluster mapping" and "Compressed Clusters Descriptor".
+
+use alloc::vec::Vec;
+
+use instar_abi::report::error_kind;
+use instar_formats::qcow2::entry::L2Entry;
+
+use super::target::Qcow2Target;
+use crate::layer::Result;
+use crate::report::Failure;
+use crate::storage::Storage;
+
+/// Packed bytes that may wait for being written.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+/// "Operation not supported".
+const ENOTSUP: i32 = 95;
+
+/// Where packed clusters end.
+#[derive(Default)]
+pub(super) struct PackedEnd {
+    /// Host offset behind the last packed byte; a multiple of the cluster size where no cluster is open.
+    offset: u64,
+    /// Bytes that end there and have not been written.
+    waiting: Vec<u8>,
+}
+
+impl Qcow2Target {
+    /// Gives a guest cluster its packed bytes, which are fewer than a cluster has; tells whether there was a place for
+    /// them. As with [`crate::target::Target::put`], tables do not show them before they are durable.
+    ///
+    /// # Errors
+    /// If a device refuses, or the image cannot have compressed clusters at all.
+    pub(crate) fn put_packed(&mut self, storage: &mut dyn Storage, cluster: u64, packed: &[u8]) -> Result<bool> {
+        let geometry = self.image.geometry;
+        if geometry.external_data {
+            return Err(Failure {
+                errno: ENOTSUP,
+                ..Failure::new(error_kind::STORAGE, self.image.layer, "Operation not supported")
+            });
+        }
+        let length = packed.len() as u64;
+        // Asked before anything is allocated: the next place may be no lower than the end of the image.
+        let highest = (self.allocator.end() + 2) << geometry.cluster_bits;
+        if L2Entry::compressed(&geometry, highest, length).is_none() {
+            return Ok(false);
+        }
+        let offset = self.place_packed(storage, length)?;
+        if offset != self.packed_end.offset || self.packed_end.waiting.len() >= WAITING_BYTES_MAX {
+            self.write_packed(storage)?;
+        }
+        self.packed_end.waiting.extend_from_slice(packed);
+        self.packed_end.offset = offset + length;
+        let Some(entry) = L2Entry::compressed(&geometry, offset, length) else { return Ok(false) };
+        self.replace(storage, cluster, entry)?;
+        Ok(true)
+    }
+
+    /// Finds a place for packed bytes, with a reference for every host cluster that they touch.
+    fn place_packed(&mut self, storage: &mut dyn Storage, length: u64) -> Result<u64> {
+        let geometry = self.image.geometry;
+        let end = self.packed_end.offset;
+        let room = end.next_multiple_of(geometry.cluster_size_bytes()) - end;
+        let open = geometry.cluster_index(end);
+        let references = if room == 0 { 0 } else { self.refcounts.get(storage, open)? };
+        let can_share = room != 0 && references < geometry.refcount_max();
+        if can_share && length <= room {
+            self.refcounts.set(storage, open, references + 1)?;
+            return Ok(end);
+        }
+        let (next, _) = self.allocator.allocate(storage, &mut self.refcounts)?;
+        if can_share && next == open + 1 {
+            // The allocation may have added a refcount block, but never changes the refcount of the open cluster.
+            self.refcounts.set(storage, open, references + 1)?;
+            return Ok(end);
+        }
+        Ok(next << geometry.cluster_bits)
+    }
+
+    /// Hands the packed bytes that wait to the storage.
+    pub(super) fn write_packed(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        let end = &mut self.packed_end;
+        if !end.waiting.is_empty() {
+            let start = end.offset - end.waiting.len() as u64;
+            let written = storage.write(self.image.device, start, &end.waiting);
+            end.waiting.clear();
+            written.map_err(|error| self.storage_failure(error))?;
+        }
+        Ok(())
+    }
+
+    /// How long the file has to be: up to the last cluster's end, unless that one is packed and open.
+    pub(super) fn needed_end_bytes(&self) -> u64 {
+        let end = self.allocator.end() << self.image.geometry.cluster_bits;
+        let packed = self.packed_end.offset;
+        if packed.next_multiple_of(self.image.geometry.cluster_size_bytes()) == end { packed } else { end }
+    }
+}
