@@ -105,9 +105,9 @@ pub fn judge_version(case: &Case, judging: &Judging<'_>, version: &str, any: boo
     run(case, judging.program, |evidence| {
         let own = case.outcomes.iter().filter(|outcome| outcome.versions.iter().any(|v| v == version));
         let others = case.outcomes.iter().filter(|_| any);
-        let mut verdicts = own.chain(others).map(|outcome| {
-            with_info(judge_common(evidence, outcome, judging), evidence, outcome, version, judging)
-        });
+        let mut verdicts = own
+            .chain(others)
+            .map(|outcome| with_info(judge_common(evidence, outcome, judging), evidence, outcome, version, judging));
         let first = verdicts.next().unwrap_or_default();
         if first.findings.is_empty() { first } else { verdicts.find(|v| v.findings.is_empty()).unwrap_or(first) }
     })

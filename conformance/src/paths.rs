@@ -12,6 +12,11 @@ pub fn testdata() -> PathBuf {
     root().join("instar-testdata")
 }
 
+/// A folder for results below the target directory, which no version control sees.
+pub fn results(name: &str) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join(name)
+}
+
 /// A data file of this crate.
 pub fn own(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)

@@ -43,7 +43,8 @@ fn damaged_images_give_an_answer_or_an_error() {
                 let file = OpenOptions::new().write(true).open(&path).expect("file");
                 for _ in 0..4 {
                     // Half of the damage goes to the first bytes, where the header stands; the rest anywhere in the first 320 KiB.
-                    let room = if next(&mut state).is_multiple_of(2) { 128 } else { original.len().min(320 << 10) as u64 };
+                    let room =
+                        if next(&mut state).is_multiple_of(2) { 128 } else { original.len().min(320 << 10) as u64 };
                     let bytes = match next(&mut state) % 3 {
                         0 => [0xff; 8],
                         1 => next(&mut state).to_be_bytes(),
@@ -55,7 +56,10 @@ fn damaged_images_give_an_answer_or_an_error() {
                 let start = Instant::now();
                 let outcome = std::panic::catch_unwind(|| judge::read_file(workspace.path(), &file_name));
                 assert!(outcome.is_ok(), "{name}/{file_name} panics with seed {seed}");
-                assert!(start.elapsed() < Duration::from_secs(20), "{name}/{file_name} takes too long with seed {seed}");
+                assert!(
+                    start.elapsed() < Duration::from_secs(20),
+                    "{name}/{file_name} takes too long with seed {seed}"
+                );
                 fs::write(&path, &original).expect("restore");
             }
         }

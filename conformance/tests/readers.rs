@@ -4,8 +4,8 @@
 use conformance::allocation;
 use conformance::case::{self, Case, Operation, Outcome};
 use conformance::fixture::Workspace;
-use conformance::judge;
 use conformance::image::Chain;
+use conformance::judge;
 use conformance::roles::{self, Roles};
 use conformance::runner::format_of;
 use std::collections::BTreeSet;
@@ -50,8 +50,8 @@ fn readers_agree_with_recordings_of_untouched_files() {
         let roles = roles::of(case, workspace.path());
         let outcome = case.outcomes.last().expect("at least one");
         for (name, state) in &outcome.files {
-            let certain = refused_at_once(outcome)
-                || outcome.rc == Some(0) && chain_is_untouched(workspace.path(), name, &roles);
+            let certain =
+                refused_at_once(outcome) || outcome.rc == Some(0) && chain_is_untouched(workspace.path(), name, &roles);
             if certain && state.sha256.is_none() && seen.insert((case.fixture.clone(), name.clone())) {
                 compare(case, &workspace, name, outcome);
             }

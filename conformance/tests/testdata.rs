@@ -2,7 +2,7 @@
 
 use conformance::case::{self, Operation};
 use conformance::ledger::Ledger;
-use conformance::{expected, fixture, manifest, paths};
+use conformance::{differences, expected, fixture, manifest, paths};
 use std::collections::BTreeSet;
 
 #[test]
@@ -40,4 +40,11 @@ fn ledger_names_only_cases_that_exist() {
     cases.extend(case::load_all(Operation::Rebase).expect("recordings can be read"));
     let idle = Ledger::load().expect("ledger.toml").idle_patterns(&cases);
     assert!(idle.is_empty(), "ledger.toml names no case with {idle:?}");
+}
+
+#[test]
+fn differences_document_is_current() {
+    let written = std::fs::read_to_string(paths::root().join("docs/differences.md")).expect("docs/differences.md");
+    let now = differences::render(&Ledger::load().expect("ledger.toml"));
+    assert!(written == now, "docs/differences.md is stale: cargo run -p conformance --bin differences");
 }

@@ -1,17 +1,18 @@
 //! Records another qemu-img: `record --qemu-img PATH [--reference PATH] [--out FOLDER] [CASE…]`.
 
 use conformance::case::{self, Operation};
+use conformance::paths;
 use conformance::recorder;
 use conformance::runner::QemuImg;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: record --qemu-img PATH [--reference PATH] [--out FOLDER] [CASE...]\n  --qemu-img   the program to record\n  --reference  the qemu-img whose `check` counts (default: the one in PATH, else the recorded program)\n  --out        where <operation>/<case>.json go (default: conformance-recordings)";
+const USAGE: &str = "usage: record --qemu-img PATH [--reference PATH] [--out FOLDER] [CASE...]\n  --qemu-img   the program to record\n  --reference  the qemu-img whose `check` counts (default: the one in PATH, else the recorded program)\n  --out        where <operation>/<case>.json go (default: conformance-recordings in the target directory)";
 
 fn run() -> Result<(), Box<dyn Error>> {
     let (mut program, mut reference) = (None, None);
-    let mut out = PathBuf::from("conformance-recordings");
+    let mut out = paths::results("conformance-recordings");
     let mut names = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {

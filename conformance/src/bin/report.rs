@@ -1,16 +1,16 @@
 //! Runs the matrix and writes how close the product is: totals on the terminal, `report.json` and `report.html` in a folder.
 
+use conformance::paths;
 use conformance::report::Report;
 use conformance::report_page;
 use conformance::runner::Product;
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: report [--out FOLDER] [FILTER]\n  FOLDER  where report.json and report.html go (default: conformance-report)\n  FILTER  only cases whose name contains it";
+const USAGE: &str = "usage: report [--out FOLDER] [FILTER]\n  FOLDER  where report.json and report.html go (default: conformance-report in the target directory)\n  FILTER  only cases whose name contains it";
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let mut out = PathBuf::from("conformance-report");
+    let mut out = paths::results("conformance-report");
     let mut filter = String::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {

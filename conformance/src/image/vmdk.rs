@@ -30,7 +30,12 @@ impl Vmdk {
         let flags = le32(&header, 8);
         let (capacity, grain_sectors) = (le64(&header, 12), le64(&header, 20));
         let table_entries = u64::from(le32(&header, 44));
-        if flags & FLAG_COMPRESSED != 0 || grain_sectors == 0 || table_entries == 0 || capacity > 1 << 40 || grain_sectors > 1 << 30 {
+        if flags & FLAG_COMPRESSED != 0
+            || grain_sectors == 0
+            || table_entries == 0
+            || capacity > 1 << 40
+            || grain_sectors > 1 << 30
+        {
             return bad("vmdk form that this reader does not know");
         }
         let descriptor = source.bytes(le64(&header, 28).saturating_mul(512), le64(&header, 36).saturating_mul(512))?;

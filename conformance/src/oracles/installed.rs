@@ -138,3 +138,30 @@ fn compare(qemu: &QemuImg, evidence: &Evidence<'_>) -> Option<Finding> {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Some(Finding::file("installed", overlay, format!("compare with FILE before the command: {}", said.trim_end())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(start: u64, length: u64, present: bool, data: bool, zero: bool) -> MapAnswer {
+        MapAnswer { start, length, depth: 0, zero, data, present }
+    }
+
+    #[test]
+    fn map_answers_merge_by_kind_and_depth() {
+        let answers =
+            [answer(0, 4, true, true, false), answer(4, 4, true, true, false), answer(8, 4, false, false, true)];
+        let kinds: Vec<_> = merged(&answers).iter().map(|p| (p.start, p.length, p.kind)).collect();
+        assert_eq!(kinds, [(0, 8, MapKind::Data), (8, 4, MapKind::Absent)]);
+    }
+
+    #[test]
+    fn other_kind_or_depth_is_not_covered() {
+        let own = [MapPiece { start: 0, length: 8, depth: 0, kind: MapKind::Data }];
+        let piece = |depth, kind| MapPiece { start: 2, length: 4, depth, kind };
+        assert!(covered(&own, &piece(0, MapKind::Data)));
+        assert!(covered(&own, &piece(0, MapKind::Zero)), "a hole inside of data");
+        assert!(!covered(&own, &piece(0, MapKind::Absent)));
+        assert!(!covered(&own, &piece(1, MapKind::Data)));
+    }
+}

@@ -154,9 +154,10 @@ pub mod payload_kind {
     pub const BITMAP: u32 = 2;
     /// A LUKS header: [`super::LuksItem`], then [`super::LUKS_SLOTS`] of [`super::LuksSlotItem`].
     pub const LUKS: u32 = 3;
-    /// A vmdk extent.
+    /// A vmdk extent: [`super::ExtentItem`], then its file's name as recorded; in the order of the descriptor, behind the
+    /// item for the image.
     pub const EXTENT: u32 = 4;
-    /// A vmdk descriptor summary.
+    /// A vmdk image: [`super::VmdkItem`], then its type (`createType`).
     pub const VMDK: u32 = 5;
 }
 
@@ -199,6 +200,67 @@ wire_struct! {
         pub flags: u32,
         /// Length of the name.
         pub name_length_bytes: u32,
+    }
+}
+
+wire_struct! {
+    /// A vmdk image.
+    pub struct VmdkItem {
+        /// The image's content identifier; all ones where none is recorded.
+        pub cid: u32,
+        /// The identifier that the parent must have; all ones without parent.
+        pub parent_cid: u32,
+        /// Number of [`ExtentItem`]s that follow, at least 1.
+        pub extent_count: u32,
+        /// Number of files besides the image's own: data devices 0 to this number, exclusive.
+        pub file_count: u32,
+        /// Length of the type in bytes.
+        pub create_type_length_bytes: u32,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}
+
+/// `ExtentItem::kind`.
+pub mod extent_kind {
+    /// The image's own file is the extent.
+    pub const OWN: u32 = 0;
+    /// Bytes of a file: "FLAT".
+    pub const FLAT: u32 = 1;
+    /// The same on VMFS: "VMFS".
+    pub const VMFS: u32 = 2;
+    /// A sparse file: "SPARSE".
+    pub const SPARSE: u32 = 3;
+    /// A sparse file of ESX: "VMFSSPARSE".
+    pub const VMFS_SPARSE: u32 = 4;
+    /// Another sparse file of ESX: "SESPARSE".
+    pub const SE_SPARSE: u32 = 5;
+}
+
+/// `ExtentItem::flags`.
+pub mod extent_flag {
+    /// The extent's grains are compressed.
+    pub const COMPRESSED: u32 = 1;
+    /// Sizes and compression are those of the extent's file. Without this flag the file was no device of the job, and the
+    /// size is the one that the descriptor gives.
+    pub const INSPECTED: u32 = 1 << 1;
+}
+
+wire_struct! {
+    /// A vmdk extent.
+    pub struct ExtentItem {
+        /// One of [`extent_kind`].
+        pub kind: u32,
+        /// Bits of [`extent_flag`].
+        pub flags: u32,
+        /// Index of the data device that holds the file; several extents may lie in one file. All ones for the image's own.
+        pub data_index: u32,
+        /// Length of the file's name in bytes; 0 for the image's own.
+        pub name_length_bytes: u32,
+        /// How much of the disk the extent is.
+        pub virtual_size_bytes: u64,
+        /// Length of a grain; 0 where there are none, or not inspected.
+        pub cluster_size_bytes: u64,
     }
 }
 

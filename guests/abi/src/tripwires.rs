@@ -30,6 +30,8 @@ pin! {
     report::PayloadItem::SIZE_BYTES => 8, "the host walks the payload by these offsets";
     report::SnapshotItem::SIZE_BYTES => 40, "the host walks the payload by these offsets";
     report::BitmapItem::SIZE_BYTES => 16, "the host walks the payload by these offsets";
+    report::VmdkItem::SIZE_BYTES => 24, "the host walks the payload by these offsets";
+    report::ExtentItem::SIZE_BYTES => 32, "the host walks the payload by these offsets";
     memory::DeviceState::SIZE_BYTES => 16, "the guest finds a device's length by multiplying with this";
     mmio::Attach::SIZE_BYTES => 40, "the host reads exactly this much of guest memory";
     block::StandardHeader::SIZE_BYTES => 16, "virtio 1.2 section 5.2.6 says so";

@@ -3,6 +3,7 @@
 
 mod luks;
 mod qcow2;
+mod vmdk;
 mod window;
 
 use alloc::vec::Vec;
@@ -104,6 +105,7 @@ fn inspect(job: &[u8], storage: &mut dyn Storage, report_area_bytes: usize) -> R
                 .ok_or_else(|| cannot_open("Could not refresh total sector count: File too large"))?;
         }
         format::QCOW2 => qcow2::inspect(storage, device, &mut found)?,
+        format::VMDK => vmdk::inspect(storage, &job, device, &mut found)?,
         // Other formats: their number is all that is known of them.
         _ => {}
     }

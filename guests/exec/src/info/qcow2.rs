@@ -79,7 +79,7 @@ fn describe(header: &Header, report: &mut InfoReport) {
 }
 
 /// Copies as much of a name as fits and gives its length.
-fn copy_name(name: &[u8], field: &mut [u8]) -> u32 {
+pub(super) fn copy_name(name: &[u8], field: &mut [u8]) -> u32 {
     let length = name.len().min(field.len());
     field[..length].copy_from_slice(&name[..length]);
     u32::try_from(length).unwrap_or(0)
