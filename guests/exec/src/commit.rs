@@ -50,11 +50,14 @@ fn commit(job: &[u8], storage: &mut dyn Storage) -> Result<CommitReport> {
         target.announced(storage)?;
     }
     if has_zeros {
+        let mut has_released = false;
         for_each_window(&mut above, storage, window_bytes, |storage, sources| {
-            target.vacate(storage, sources)?;
+            has_released |= target.vacate(storage, sources)?;
             if target.is_under_pressure() { target.make_visible(storage) } else { Ok(()) }
         })?;
-        target.make_visible(storage)?;
+        if has_released {
+            target.make_visible(storage)?;
+        }
     }
     let mut done_bytes = 0;
     for_each_window(&mut above, storage, window_bytes, |storage, sources| {

@@ -75,6 +75,11 @@ pub trait Storage {
     /// Fills `buffer` from `offset`; what lies beyond the end of the device reads as zeros.
     fn read(&mut self, device: DeviceId, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError>;
 
+    /// As [`Storage::read`] for several ranges at once, each given as its offset and the buffer it goes into.
+    fn read_many(&mut self, device: DeviceId, ranges: &mut [(u64, &mut [u8])]) -> Result<(), StorageError> {
+        ranges.iter_mut().try_for_each(|(offset, buffer)| self.read(device, *offset, buffer))
+    }
+
     /// Writes `bytes` at `offset`; the device grows as needed.
     fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
 

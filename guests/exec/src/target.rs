@@ -39,12 +39,12 @@ pub trait Target {
     }
 
     /// Carries out the part of a [`Target::put`] that needs no new space, so that what it releases can be used by the rest
-    /// once [`Target::make_visible`] has returned.
+    /// once [`Target::make_visible`] has returned. Tells whether there was anything to release.
     ///
     /// # Errors
     /// As [`Target::put`].
-    fn vacate(&mut self, _: &mut dyn Storage, _: &[Extent]) -> Result<()> {
-        Ok(())
+    fn vacate(&mut self, _: &mut dyn Storage, _: &[Extent]) -> Result<bool> {
+        Ok(false)
     }
 
     /// Makes the image show `sources`, whose `Absent` parts stay as they are. All lie in the same aligned window and

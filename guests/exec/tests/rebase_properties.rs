@@ -1,6 +1,8 @@
 //! Rebase over random chains in memory: what a guest reads stays, nothing is copied that reads the same anyway, and a
 //! crash at any write leaves an overlay that still reads the same through the old chain or through the new one.
 
+#[path = "support/recount.rs"]
+mod recount;
 mod support;
 
 use instar_abi::job::{JobHeader, RebaseJob, operation, rebase_flag};
@@ -12,6 +14,7 @@ use instar_exec::open::open_layer;
 use instar_exec::Storage;
 use instar_plan::extent::{Extent, Source};
 use proptest::prelude::*;
+use recount::assert_refcounts_are_exact;
 use support::crashing::Crashing;
 use support::{QCOW2, RAW, Shape, commit, empty_image, job, read, write};
 
@@ -239,6 +242,7 @@ proptest! {
         let report = stage.rebase(&mut storage, if scene.compresses { rebase_flag::COMPRESS } else { 0 }).unwrap();
         prop_assert!(stage.content(&storage, &stage.new_chain()) == before, "the overlay reads differently");
         prop_assert_eq!(names_backing(&storage), stage.new_chain().len() > 1);
+        assert_refcounts_are_exact(&storage.devices[0]);
         for layer in 1..storage.devices.len() {
             prop_assert!(storage.devices[layer] == stage.storage.devices[layer], "layer {} has changed", layer);
         }
@@ -295,7 +299,9 @@ proptest! {
     #[test]
     fn what_was_rebased_commits_into_the_new_backing_file(scene in scene()) {
         let stage = Stage::new(&scene);
-        prop_assume!(stage.new_chain().len() == 2);
+        if stage.new_chain().len() != 2 {
+            return Ok(());
+        }
         let before = stage.content(&stage.storage, &stage.old_chain());
         let mut storage = stage.storage.clone();
         stage.rebase(&mut storage, if scene.compresses { rebase_flag::COMPRESS } else { 0 }).unwrap();

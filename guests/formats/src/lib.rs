@@ -5,7 +5,13 @@ extern crate alloc;
 
 mod bytes;
 pub mod luks;
+pub mod parallels;
 pub mod probe;
 pub mod qcow2;
+pub mod qcow;
+pub mod qed;
 pub mod raw;
+pub mod vdi;
+pub mod vhdx;
 pub mod vmdk;
+pub mod vpc;

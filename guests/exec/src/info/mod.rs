@@ -61,7 +61,7 @@ impl Found {
         let length = T::SIZE_BYTES + strings_bytes;
         // Refused early, so that a table of any length takes no more memory than the report has room for.
         if self.payload.len() + length > self.payload_limit_bytes {
-            let text = "the image has more snapshots and bitmaps than can be reported";
+            let text = "the image has more snapshots, bitmaps and extents than can be reported";
             return Err(Failure::new(error_kind::REFUSED, 0, text));
         }
         let head = instar_abi::report::PayloadItem { kind, length_bytes: u32::try_from(length).unwrap_or(u32::MAX) };

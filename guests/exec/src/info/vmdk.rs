@@ -1,6 +1,8 @@
 //! What is worth telling of a vmdk image: descriptor and extents. Extent files are looked at where the job has them as data
 //! devices; otherwise the descriptor's word is passed on, with the names, so that the host can open them.
 
+use alloc::vec::Vec;
+
 use instar_abi::report::{ExtentItem, VmdkItem, error_kind, extent_flag, extent_kind, info_flag, payload_kind};
 use instar_formats::vmdk::{Descriptor, ExtentKind, ExtentLine, SparseHeader, VmdkError};
 
@@ -29,32 +31,73 @@ pub(super) fn inspect(
         report.flags |= info_flag::HAS_BACKING | info_flag::HAS_BACKING_FORMAT;
     }
     report_image(&descriptor, found)?;
-    if let Some(header) = &sparse {
-        let item = ExtentItem {
-            kind: extent_kind::OWN,
-            flags: extent_flag::INSPECTED,
-            data_index: u32::MAX,
-            name_length_bytes: 0,
-            virtual_size_bytes: 0,
-            cluster_size_bytes: 0,
-        };
-        return report_extent(with_header(item, header), header.geometry.directory_entries(), b"", found);
+    let extents = match &sparse {
+        Some(header) => Vec::from([Extent { item: with_header(OWN, header), name: b"", tables: tables(header) }]),
+        None => (0..descriptor.extents.len())
+            .map(|index| listed(storage, job, &descriptor, index))
+            .collect::<Result<Vec<_>, _>>()?,
+    };
+    let report = &mut found.report;
+    for Extent { item, tables, .. } in &extents {
+        let size = report.virtual_size_bytes.checked_add(item.virtual_size_bytes);
+        report.virtual_size_bytes =
+            size.filter(|size| i64::try_from(*size).is_ok()).ok_or_else(|| cannot_open(VmdkError::SizeTooLarge))?;
+        report.l1_entries += tables;
     }
-    for (index, line) in descriptor.extents.iter().enumerate() {
-        let data_index = descriptor.file_index(index);
-        let item = described(line, data_index);
-        match (line.kind, job.data(0, data_index)) {
-            (ExtentKind::Sparse, Some((device, _))) => {
-                let header = read_sparse_header(storage, 0, device)?;
-                report_extent(with_header(item, &header), header.geometry.directory_entries(), &line.name, found)?;
-            }
-            (kind, data) => {
-                let flags = if kind.is_flat() && data.is_some() { extent_flag::INSPECTED } else { 0 };
-                report_extent(ExtentItem { flags, ..item }, 0, &line.name, found)?;
-            }
-        }
+    // An image has a cluster size if all its extents are alike.
+    let alike = |extent: &Extent<'_>| (extent.item.cluster_size_bytes, extent.item.flags & extent_flag::COMPRESSED);
+    if let Some(first) = extents.first().map(alike)
+        && extents.iter().all(|extent| alike(extent) == first)
+    {
+        report.cluster_size_bytes = first.0;
+    }
+    for Extent { item, name, .. } in &extents {
+        found.push(payload_kind::EXTENT, item, &[name])?;
     }
     Ok(())
+}
+
+/// An extent to be reported.
+struct Extent<'a> {
+    item: ExtentItem,
+    name: &'a [u8],
+    /// Number of grain tables.
+    tables: u64,
+}
+
+/// The image's own file as an extent, as far as nothing is known of it.
+const OWN: ExtentItem = ExtentItem {
+    kind: extent_kind::OWN,
+    flags: extent_flag::INSPECTED,
+    data_index: u32::MAX,
+    name_length_bytes: 0,
+    virtual_size_bytes: 0,
+    cluster_size_bytes: 0,
+};
+
+/// An extent of a descriptor file, and what its own file says of it, if the job has that.
+fn listed<'a>(
+    storage: &mut dyn Storage,
+    job: &Job<'_>,
+    descriptor: &'a Descriptor,
+    index: usize,
+) -> Result<Extent<'a>, Failure> {
+    let line = &descriptor.extents[index];
+    let data_index = descriptor.file_index(index);
+    let mut extent = Extent { item: described(line, data_index), name: &line.name, tables: 0 };
+    let Some((device, _)) = job.data(0, data_index) else { return Ok(extent) };
+    if line.kind.is_flat() {
+        extent.item.flags = extent_flag::INSPECTED;
+    } else if line.kind == ExtentKind::Sparse {
+        let header = read_sparse_header(storage, 0, device)?;
+        extent.item = with_header(extent.item, &header);
+        extent.tables = tables(&header);
+    }
+    Ok(extent)
+}
+
+fn tables(header: &SparseHeader) -> u64 {
+    header.geometry.directory_entries()
 }
 
 fn report_image(descriptor: &Descriptor, found: &mut Found) -> Result<(), Failure> {
@@ -101,19 +144,4 @@ fn with_header(item: ExtentItem, header: &SparseHeader) -> ExtentItem {
         cluster_size_bytes: header.geometry.grain_size_bytes,
         ..item
     }
-}
-
-/// Adds an extent to the image: its length, and its grain size if the image has no other.
-fn report_extent(item: ExtentItem, grain_tables: u64, name: &[u8], found: &mut Found) -> Result<(), Failure> {
-    let report = &mut found.report;
-    let size = report.virtual_size_bytes.checked_add(item.virtual_size_bytes);
-    report.virtual_size_bytes =
-        size.filter(|size| i64::try_from(*size).is_ok()).ok_or_else(|| cannot_open(VmdkError::SizeTooLarge))?;
-    report.l1_entries += grain_tables;
-    // The first extent speaks for the image: one without clusters means that the image has none.
-    if found.extents == 0 {
-        report.cluster_size_bytes = item.cluster_size_bytes;
-    }
-    found.extents += 1;
-    found.push(payload_kind::EXTENT, &item, &[name])
 }

@@ -102,8 +102,8 @@ fn rebuild(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Re
     put(&mut fields, 88, &(image.header.autoclear_features & feature::KNOWN_AUTOCLEAR).to_be_bytes());
     storage.write(device, FIELDS_START as u64, &fields).map_err(failure)?;
     storage.flush(device).map_err(failure)?;
-    storage.resize(device, layout.length_bytes).map_err(failure)?;
-    storage.flush(device).map_err(failure)
+    // A crash before this is durable leaves a longer file, nothing else.
+    storage.resize(device, layout.length_bytes).map_err(failure)
 }
 
 impl Qcow2Target {

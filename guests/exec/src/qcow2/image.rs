@@ -91,6 +91,12 @@ impl Image {
         count: u64,
     ) -> Result<Vec<L2Entry>> {
         let (slice, first) = self.slice_of(table, guest_offset);
+        if !self.slices.holds(slice) && self.slices.slice_bytes() == self.geometry.cluster_size_bytes() {
+            // Whoever walks a disk of many small tables wants the next ones soon.
+            let from = to_index(self.geometry.l1_index(guest_offset));
+            let tables = self.l1.iter().skip(from).filter_map(|entry| entry.l2_offset());
+            self.slices.prefetch(storage, tables)?;
+        }
         let bytes = self.slices.get(storage, slice)?;
         Ok((first..first + to_index(count)).map(|index| L2Entry::read(&self.geometry, bytes, index)).collect())
     }

@@ -11,6 +11,10 @@ use crate::transfer::{read_vec, to_index};
 
 /// The most clean bytes that are kept.
 const CLEAN_BYTES_MAX: u64 = 4 << 20;
+/// The most bytes that are read ahead at once.
+const PREFETCH_BYTES_MAX: u64 = 256 << 10;
+/// The most slices that are read ahead at once.
+const PREFETCH_SLICES_MAX: usize = 64;
 /// The longest slice.
 const SLICE_BYTES_MAX: u64 = 64 << 10;
 
@@ -62,6 +66,29 @@ impl Slices {
         let slice = self.slices.get_mut(&offset).expect("the slice was there or has just been put there");
         slice.used = self.clock;
         Ok(&slice.bytes)
+    }
+
+    /// Reads slices that are going to be wanted next, as far as they are not there, all at once.
+    pub(super) fn prefetch(&mut self, storage: &mut dyn Storage, offsets: impl Iterator<Item = u64>) -> Result<()> {
+        let missing: Vec<u64> = offsets
+            .filter(|offset| !self.slices.contains_key(offset))
+            .take(to_index(PREFETCH_BYTES_MAX / self.slice_bytes).min(PREFETCH_SLICES_MAX))
+            .collect();
+        let mut buffers = vec![vec![0; to_index(self.slice_bytes)]; missing.len()];
+        let mut ranges: Vec<(u64, &mut [u8])> =
+            missing.iter().copied().zip(buffers.iter_mut().map(|buffer| buffer.as_mut_slice())).collect();
+        storage.read_many(self.device, &mut ranges).map_err(|error| Failure::storage(self.layer, error))?;
+        self.make_room();
+        self.clock += 1;
+        for (offset, bytes) in missing.into_iter().zip(buffers) {
+            self.slices.insert(offset, Slice { bytes, state: State::Clean, used: self.clock });
+        }
+        Ok(())
+    }
+
+    /// Whether the slice at `offset` is in the cache.
+    pub(super) fn holds(&self, offset: u64) -> bool {
+        self.slices.contains_key(&offset)
     }
 
     /// The bytes of the slice at `offset`, to be changed.

@@ -397,13 +397,14 @@ impl Target for Qcow2Target {
         self.write_bitmaps(storage)
     }
 
-    fn vacate(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<()> {
+    fn vacate(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<bool> {
+        let waiting = self.releases.len();
         for step in self.plan(storage, sources)? {
             if let Step::Replace { cluster, entry } = step {
                 self.replace(storage, cluster, entry)?;
             }
         }
-        Ok(())
+        Ok(self.releases.len() > waiting)
     }
 
     fn put(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], sources: &[Extent]) -> Result<()> {

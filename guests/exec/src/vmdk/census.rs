@@ -83,8 +83,13 @@ impl Metadata {
         if redundant.is_some() {
             areas.extend(header.redundant_offset.map(|offset| offset..offset + directory_bytes));
         }
-        let mut tables: Vec<u32> =
-            sparse.directory.iter().chain(redundant.unwrap_or_default()).copied().filter(|sector| *sector != 0).collect();
+        let mut tables: Vec<u32> = sparse
+            .directory
+            .iter()
+            .chain(redundant.unwrap_or_default())
+            .copied()
+            .filter(|sector| *sector != 0)
+            .collect();
         tables.sort_unstable();
         let table_bytes = header.geometry.table_bytes();
         let room_sectors = header.geometry.table_room_bytes() / SECTOR_BYTES;
@@ -104,8 +109,9 @@ impl Metadata {
 
     fn overlaps(&self, start: u64, end: u64) -> bool {
         let behind = self.tables.partition_point(|sector| u64::from(*sector) * SECTOR_BYTES < end);
-        let in_table =
-            behind.checked_sub(1).is_some_and(|last| u64::from(self.tables[last]) * SECTOR_BYTES + self.table_bytes > start);
+        let in_table = behind
+            .checked_sub(1)
+            .is_some_and(|last| u64::from(self.tables[last]) * SECTOR_BYTES + self.table_bytes > start);
         in_table || self.areas.iter().any(|area| area.start < end && start < area.end)
     }
 }

@@ -32,7 +32,11 @@ pub fn describe(storage: &mut dyn Storage, layer: u32, device: DeviceId) -> Resu
     }
     let magic = read_vec(storage, layer, device, 0, MAGIC.len() as u64)?;
     if magic == b"COWD" {
-        return Err(Failure::new(error_kind::UNSUPPORTED, layer, "sparse vmdk extents of ESX servers cannot be read yet"));
+        return Err(Failure::new(
+            error_kind::UNSUPPORTED,
+            layer,
+            "sparse vmdk extents of ESX servers cannot be read yet",
+        ));
     }
     if magic != MAGIC {
         let text = read_vec(storage, layer, device, 0, length_bytes.min(DESCRIPTOR_BYTES_MAX))?;

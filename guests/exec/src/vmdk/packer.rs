@@ -38,9 +38,9 @@ pub(super) fn pack(
         let room = &mut bytes[first..first + to_index(piece.length_bytes)];
         match piece.source {
             Source::Absent | Source::Zero => {}
-            Source::Data { device, host_offset } => storage
-                .read(DeviceId(device), host_offset, room)
-                .map_err(|error| Failure::storage(layer, error))?,
+            Source::Data { device, host_offset } => {
+                storage.read(DeviceId(device), host_offset, room).map_err(|error| Failure::storage(layer, error))?
+            }
             Source::Compressed(source) => {
                 let unpacked = unpack::cluster(storage, layer, &source)?;
                 let offset = to_index(source.offset_in_cluster);

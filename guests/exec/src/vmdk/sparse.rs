@@ -140,7 +140,8 @@ impl Sparse {
             let table = geometry.table_index(geometry.grain_index(offset));
             let next = (table + 1).saturating_mul(geometry.table_coverage_bytes()).min(end);
             if self.table(storage, table)?.is_none() {
-                let absent = Extent { guest_offset: disk_start + offset, length_bytes: next - offset, source: Source::Absent };
+                let absent =
+                    Extent { guest_offset: disk_start + offset, length_bytes: next - offset, source: Source::Absent };
                 extent::push(extents, absent);
             } else {
                 let first = geometry.grain_index(offset);
@@ -232,8 +233,9 @@ pub(super) fn read_directory(
     for (index, sector) in directory.iter().enumerate().filter(|(_, sector)| **sector != 0) {
         let table_offset = u64::from(*sector) * SECTOR_BYTES;
         if table_offset + header.geometry.table_bytes() > file_length_bytes {
-            let text =
-                format_args!("grain table offset {table_offset:#x} beyond the end of the file (directory index: {index:#x})");
+            let text = format_args!(
+                "grain table offset {table_offset:#x} beyond the end of the file (directory index: {index:#x})"
+            );
             return Err(Failure::new(error_kind::CORRUPT, layer, text));
         }
     }

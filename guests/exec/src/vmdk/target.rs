@@ -19,8 +19,8 @@ use crate::transfer::Transfer;
 const UNWRITTEN_BYTES_MAX: u64 = 8 << 20;
 /// The most grains that are planned at once.
 const WINDOW_GRAINS_MAX: u64 = 8192;
-/// The most bytes that are handed over at once.
-const WINDOW_BYTES_MAX: u64 = 1 << 30;
+/// The most bytes that are handed over at once: however finely the layers above are cut, the pieces fit into memory.
+const WINDOW_BYTES_MAX: u64 = 32 << 20;
 /// "Operation not supported".
 const EOPNOTSUPP: i32 = 95;
 
@@ -124,10 +124,7 @@ impl Target for VmdkTarget {
         if size_bytes <= self.size_bytes() {
             return Ok(());
         }
-        Err(Failure {
-            errno: EOPNOTSUPP,
-            ..Failure::new(error_kind::JOB, self.image.layer, "Operation not supported")
-        })
+        Err(Failure { errno: EOPNOTSUPP, ..Failure::new(error_kind::JOB, self.image.layer, "Operation not supported") })
     }
 
     fn window_bytes(&self) -> u64 {

@@ -87,7 +87,10 @@ impl Header {
         if field(36) > CRYPT_AES {
             return Err(QcowError::Encryption);
         }
-        if i64::try_from(size).is_err() || geometry.l1_entries(size) > L1_ENTRIES_MAX || i64::try_from(long(40)).is_err() {
+        if i64::try_from(size).is_err()
+            || geometry.l1_entries(size) > L1_ENTRIES_MAX
+            || i64::try_from(long(40)).is_err()
+        {
             return Err(QcowError::TooLarge);
         }
         if geometry.l1_entries(size) > TABLES_MAX {

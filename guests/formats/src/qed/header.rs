@@ -107,7 +107,8 @@ impl Header {
         let header_bytes = header_size.checked_mul(cluster_size).filter(|bytes| *bytes != 0);
         let header_bytes = u64::from(header_bytes.ok_or(QedError::HeaderSize(header_size))?);
         let cluster_size_bytes = u64::from(cluster_size);
-        let geometry = Geometry { cluster_size_bytes, table_bytes: cluster_size_bytes * u64::from(table_size), header_bytes };
+        let geometry =
+            Geometry { cluster_size_bytes, table_bytes: cluster_size_bytes * u64::from(table_size), header_bytes };
         let (l1_offset, image_size_bytes) = (long(40), long(48));
         if !geometry.holds(image_size_bytes) {
             return Err(QedError::ImageSize(image_size_bytes));
@@ -121,7 +122,9 @@ impl Header {
         }
         let (name_offset, name_bytes) = (field(56), field(60));
         let has_name = features & feature::BACKING_FILE != 0;
-        if has_name && (name_bytes > BACKING_NAME_BYTES_MAX || u64::from(name_offset) + u64::from(name_bytes) > header_bytes) {
+        if has_name
+            && (name_bytes > BACKING_NAME_BYTES_MAX || u64::from(name_offset) + u64::from(name_bytes) > header_bytes)
+        {
             return Err(QedError::BackingName);
         }
         let backing_name = has_name.then_some((name_offset.into(), name_bytes));

@@ -101,7 +101,8 @@ fn plan_grain(
 fn filled(pieces: &[Extent], start: u64, end: u64) -> Vec<Extent> {
     let mut all = Vec::with_capacity(pieces.len() * 2 + 1);
     let mut position = start;
-    let absent = |start: u64, end: u64| Extent { guest_offset: start, length_bytes: end - start, source: Source::Absent };
+    let absent =
+        |start: u64, end: u64| Extent { guest_offset: start, length_bytes: end - start, source: Source::Absent };
     for piece in pieces {
         if position < piece.guest_offset {
             all.push(absent(position, piece.guest_offset));
@@ -123,8 +124,12 @@ mod tests {
     const GRAIN: u64 = 65536;
 
     fn target(has_zeroed_grains: bool, has_backing: bool) -> SparseTarget {
-        let geometry =
-            Geometry { grain_size_bytes: GRAIN, table_entries: 512, capacity_bytes: 4 * GRAIN + 512, has_zeroed_grains };
+        let geometry = Geometry {
+            grain_size_bytes: GRAIN,
+            table_entries: 512,
+            capacity_bytes: 4 * GRAIN + 512,
+            has_zeroed_grains,
+        };
         SparseTarget { geometry, start: 10 * GRAIN, has_backing, is_compressed: false }
     }
 
@@ -150,11 +155,8 @@ mod tests {
             plan(&target, GrainEntry::Allocated(128), &[piece]),
             vec![GrainStep::Write { grain: 0, place: Place::Existing(GRAIN), pieces: vec![piece] }]
         );
-        let filled = vec![
-            plain(10 * GRAIN, 512, Source::Absent),
-            piece,
-            plain(10 * GRAIN + 1024, GRAIN - 1024, Source::Absent),
-        ];
+        let filled =
+            vec![plain(10 * GRAIN, 512, Source::Absent), piece, plain(10 * GRAIN + 1024, GRAIN - 1024, Source::Absent)];
         assert_eq!(
             plan(&target, GrainEntry::Unallocated, &[piece]),
             vec![GrainStep::Write { grain: 0, place: Place::New, pieces: filled }]

@@ -15,8 +15,8 @@ use super::ring::{Data, Ring};
 
 /// Descriptors of a writable device's queue: 341 requests a doorbell.
 const WRITABLE_QUEUE_SIZE: u16 = 1024;
-/// Descriptors of a read-only device's queue: it only ever holds one request.
-const READ_ONLY_QUEUE_SIZE: u16 = 4;
+/// Descriptors of a read-only device's queue: 85 reads a doorbell.
+const READ_ONLY_QUEUE_SIZE: u16 = 256;
 /// Bytes of queued writes between two doorbells.
 const ARENA_BYTES: usize = 1 << 20;
 /// Bytes that one doorbell may copy; the host reports progress only between doorbells.
@@ -92,6 +92,25 @@ impl Device {
         }
         // The device has written to the buffer behind the compiler's back.
         core::hint::black_box(buffer);
+        Ok(())
+    }
+
+    /// Fills several buffers, with one doorbell for as many as the queue holds.
+    pub(super) fn read_many(&mut self, t: &mut dyn Transport, ranges: &mut [(u64, &mut [u8])]) -> Result<(), StorageError> {
+        self.settle(t)?;
+        for (offset, buffer) in ranges.iter_mut() {
+            let (address, length) = (buffer.as_mut_ptr().expose_provenance() as u64, buffer.len());
+            if length > max_data_bytes() || !t.reachable(address, length) {
+                self.read(t, *offset, buffer)?;
+                continue;
+            }
+            self.end(Operation::Read, *offset, length as u64)?;
+            let data = Data { address, length_bytes: short(length), device_writes: true };
+            self.push(t, Operation::Read, *offset, request(kind::READ_BYTES, *offset, length as u64), Some(data))?;
+        }
+        self.settle(t)?;
+        // The device has written to the buffers behind the compiler's back.
+        core::hint::black_box(ranges);
         Ok(())
     }
 

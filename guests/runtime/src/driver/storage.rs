@@ -67,6 +67,11 @@ impl<T: Transport> Storage for VirtioStorage<T> {
         device.read(transport, offset, buffer)
     }
 
+    fn read_many(&mut self, device: DeviceId, ranges: &mut [(u64, &mut [u8])]) -> Result<(), StorageError> {
+        let (device, transport) = self.parts(device, Operation::Read)?;
+        device.read_many(transport, ranges)
+    }
+
     fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         let (device, transport) = self.parts(device, Operation::Write)?;
         device.write(transport, offset, bytes)

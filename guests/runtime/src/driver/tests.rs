@@ -66,6 +66,19 @@ fn more_writes_than_the_queue_holds_all_arrive() {
 }
 
 #[test]
+fn many_reads_share_doorbells() {
+    let image = pattern(1 << 20, 3);
+    let mut storage = storage(Vec::new(), image.clone(), false);
+    let mut buffers = vec![[0u8; 512]; 200];
+    let mut ranges: Vec<(u64, &mut [u8])> = (0..).map(|index| index * 4096 + 7).zip(buffers.iter_mut().map(|buffer| &mut buffer[..])).collect();
+    storage.read_many(OVERLAY, &mut ranges).expect("read");
+    for (index, buffer) in buffers.iter().enumerate() {
+        assert_eq!(buffer[..], image[index * 4096 + 7..][..512], "range {index}");
+    }
+    assert_eq!(storage.transport().disks[1].doorbells, 3);
+}
+
+#[test]
 fn reading_sees_what_was_queued_before() {
     let mut storage = storage(vec![0; 4096], Vec::new(), false);
     storage.write(BASE, 100, b"written").expect("write");
