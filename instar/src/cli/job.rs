@@ -8,10 +8,12 @@ use crate::files::ImageFile;
 use crate::files::chain::Layer;
 use crate::session::DeviceFile;
 
-/// Bytes of one L1 entry.
-const L1_ENTRY_BYTES: u64 = 8;
-/// The most memory that L1 tables can ask for on top of the default.
-const MAX_TABLE_MEMORY_BYTES: u64 = 256 << 20;
+/// Memory for one L1 entry: 8 bytes as it is read and 8 as it is kept, and the overlay's table is needed twice.
+const L1_ENTRY_BYTES: u64 = 32;
+/// File bytes that one byte of memory stands for in the census of an image's clusters, where these are smallest.
+const CENSUS_FILE_BYTES: u64 = 512 * 8;
+/// The most memory that tables can ask for on top of the default.
+const MAX_TABLE_MEMORY_BYTES: u64 = 1 << 30;
 
 /// The devices of a job: what the guest is told, and the files behind it. There are at most [`MAX_DEVICES`].
 #[derive(Default)]
@@ -79,10 +81,14 @@ fn part_size<T: Wire>(_: &T) -> usize {
     T::SIZE_BYTES
 }
 
-/// Memory for a job on these layers, in bytes: room for their L1 tables on top of the default where these are large.
+/// Memory for a job on these layers, in bytes: room for their tables on top of the default where these are large. Memory
+/// that is not used costs nothing.
 pub(super) fn memory_bytes(layers: &[Layer]) -> u64 {
-    let entries = layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.summary.l1_entries));
-    let tables = entries.saturating_mul(L1_ENTRY_BYTES).min(MAX_TABLE_MEMORY_BYTES);
+    let of_layer = |layer: &Layer| {
+        let file_bytes = layer.image.facts().map_or(0, |facts| facts.length_bytes);
+        layer.summary.l1_entries.saturating_mul(L1_ENTRY_BYTES).saturating_add(file_bytes / CENSUS_FILE_BYTES)
+    };
+    let tables = layers.iter().map(of_layer).fold(0, u64::saturating_add).min(MAX_TABLE_MEMORY_BYTES);
     if tables < DEFAULT_MEMORY_BYTES / 8 {
         return DEFAULT_MEMORY_BYTES;
     }
