@@ -100,16 +100,11 @@ pub fn judge(case: &Case, judging: &Judging<'_>) -> Result<Verdicts, JudgeError>
     })
 }
 
-/// Runs `case` and judges it for one version only; `any`: the outcome of any version will do.
-pub fn judge_version(case: &Case, judging: &Judging<'_>, version: &str, any: bool) -> Result<Verdict, JudgeError> {
-    run(case, judging.program, |evidence| {
-        let own = case.outcomes.iter().filter(|outcome| outcome.versions.iter().any(|v| v == version));
-        let others = case.outcomes.iter().filter(|_| any);
-        let mut verdicts = own
-            .chain(others)
-            .map(|outcome| with_info(judge_common(evidence, outcome, judging), evidence, outcome, version, judging));
-        let first = verdicts.next().unwrap_or_default();
-        if first.findings.is_empty() { first } else { verdicts.find(|v| v.findings.is_empty()).unwrap_or(first) }
+/// Runs `case` and judges it for one version only.
+pub fn judge_version(case: &Case, judging: &Judging<'_>, version: &str) -> Result<Verdict, JudgeError> {
+    run(case, judging.program, |evidence| match case.outcome(version) {
+        Some(outcome) => with_info(judge_common(evidence, outcome, judging), evidence, outcome, version, judging),
+        None => Verdict::default(),
     })
 }
 

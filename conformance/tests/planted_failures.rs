@@ -54,7 +54,7 @@ fn complaints(
     let program = Planted { case: case.clone(), rc, plant, info };
     let whitelist = Whitelist::load().expect("whitelist.toml");
     let judging = Judging { program: &program, whitelist: &whitelist, strictness: Strictness::Product };
-    let verdict = judge::judge_version(&case, &judging, VERSION, false).unwrap_or_else(|error| panic!("{error:?}"));
+    let verdict = judge::judge_version(&case, &judging, VERSION).unwrap_or_else(|error| panic!("{error:?}"));
     let mut oracles: Vec<_> = verdict.findings.iter().map(|finding| finding.oracle).collect();
     oracles.sort_unstable();
     oracles.dedup();

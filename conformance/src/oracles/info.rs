@@ -3,8 +3,8 @@
 //! The recordings merged versions that differed only in `actual-size`, lengths and vmdk identifiers; their first one's bytes stand for all.
 //! Cannot see: human output, `--backing-chain`, and fields that neither the recording nor the product prints.
 
-use super::length::recorded_range;
-use super::{Evidence, Finding, Judging, Strictness, unified_diff};
+use super::length::{self, Allowed};
+use super::{Evidence, Finding, Judging, unified_diff};
 use crate::case::Outcome;
 use crate::text;
 use crate::whitelist::{Comparison, FileLength};
@@ -38,10 +38,10 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome, version: &str, judging:
         match (&recorded.info, &recorded.info_error) {
             (Some(recorded), _) => {
                 let actual = String::from_utf8_lossy(&output.stdout);
-                let range = recorded_range(evidence.case, name, outcome.rc);
-                let bounded = judging.strictness == Strictness::Product;
-                let longest = |range: [u64; 2]| if bounded { range[1] } else { u64::MAX };
-                let varies_up_to = range.filter(|range| range[0] != range[1]).map(longest);
+                let varies_up_to = match length::allowed(evidence, outcome, name, judging.strictness) {
+                    Some(Allowed::UpTo(longest)) => Some(longest),
+                    _ => None,
+                };
                 let length = FileLength { real: now.length, varies_up_to };
                 match judging.whitelist.compare(recorded, &actual, length) {
                     Comparison::Equal => {}

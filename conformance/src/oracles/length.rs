@@ -1,25 +1,49 @@
 //! File lengths: exactly the recorded one where qemu-img gives it deterministically, else no longer than the longest recorded.
 //!
+//! Not deterministic: where the recorded runs of an outcome differ, and every base that grew in a commit (qemu-img's parallel requests
+//! allocate in varying order, so a single recorded length is luck).
 //! Cannot see: blocks that the host's file system uses, and unused space inside of the file (leaks are the structure oracle's).
 
 use super::{Evidence, Finding, Strictness};
-use crate::case::{Case, Outcome};
+use crate::case::{Operation, Outcome};
+use crate::runner::format_of;
 
-/// Shortest and longest recorded length of a file over all outcomes with this exit status.
-pub fn recorded_range(case: &Case, file: &str, rc: Option<i32>) -> Option<[u64; 2]> {
-    case.states(file, rc).map(|state| state.length_range).reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])
+/// Which lengths are right for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// This one.
+    Exactly(u64),
+    /// Any up to this one.
+    UpTo(u64),
 }
 
-/// Compares lengths. A few recorded runs of qemu-img do not show its longest file, so that bound holds for the product only.
+/// What the recordings allow for one file of an outcome. A few runs of qemu-img do not show its longest file: replaying it, only
+/// exact lengths are judged.
+pub fn allowed(evidence: &Evidence<'_>, outcome: &Outcome, file: &str, strictness: Strictness) -> Option<Allowed> {
+    let own = outcome.files.get(file)?.length_range;
+    let longest = evidence.case.states(file, outcome.rc).map(|state| state.length_range[1]).max()?;
+    let grew = evidence.before.get(file).is_some_and(|before| before.length < longest);
+    let target = evidence.case.op == Operation::Commit && evidence.roles.backing.as_deref() == Some(file);
+    let varies = own[0] != own[1] || target && grew && format_of(file) != Some("raw");
+    Some(match (varies, strictness) {
+        (false, _) => Allowed::Exactly(own[0]),
+        (true, Strictness::Product) => Allowed::UpTo(longest),
+        (true, Strictness::SameProgram) => Allowed::UpTo(u64::MAX),
+    })
+}
+
+/// Compares lengths.
 pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome, strictness: Strictness) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (name, recorded) in &outcome.files {
-        let Some(now) = evidence.after.get(name) else { continue };
-        let [shortest, longest] = recorded_range(evidence.case, name, outcome.rc).unwrap_or(recorded.length_range);
-        if shortest == longest && now.length != shortest {
-            findings.push(Finding::file("length", name, format!("recorded {shortest}, now {}", now.length)));
-        } else if strictness == Strictness::Product && now.length > longest {
-            findings.push(Finding::file("length", name, format!("recorded at most {longest}, now {}", now.length)));
+    for (name, now) in &evidence.after {
+        match allowed(evidence, outcome, name, strictness) {
+            Some(Allowed::Exactly(length)) if now.length != length => {
+                findings.push(Finding::file("length", name, format!("recorded {length}, now {}", now.length)));
+            }
+            Some(Allowed::UpTo(longest)) if now.length > longest => {
+                findings.push(Finding::file("length", name, format!("recorded at most {longest}, now {}", now.length)));
+            }
+            _ => {}
         }
     }
     findings

@@ -87,7 +87,7 @@ impl Target for RawTarget {
     fn put(&mut self, storage: &mut dyn Storage, _: &mut [Box<dyn Layer>], sources: &[Extent]) -> Result<()> {
         // The last sector of a file of odd length is the guest's, but only as far as the file goes.
         let length_bytes = storage.length_bytes(self.image.device);
-        let odd = length_bytes % SECTOR_BYTES != 0;
+        let odd = !length_bytes.is_multiple_of(SECTOR_BYTES);
         for source in sources.iter().filter(|extent| extent.source != Source::Absent) {
             let kept = if odd { source.clipped(0, length_bytes) } else { Some(*source) };
             if let Some(kept) = kept {

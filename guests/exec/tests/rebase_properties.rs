@@ -8,10 +8,10 @@ mod support;
 use instar_abi::job::{JobHeader, RebaseJob, operation, rebase_flag};
 use instar_abi::report::{RebaseReport, ReportHeader, outcome};
 use instar_abi::wire::Wire;
+use instar_exec::Storage;
 use instar_exec::job::{Job, OPERATION_PART_OFFSET};
 use instar_exec::memory::MemoryStorage;
 use instar_exec::open::open_layer;
-use instar_exec::Storage;
 use instar_plan::extent::{Extent, Source};
 use proptest::prelude::*;
 use recount::assert_refcounts_are_exact;
@@ -38,13 +38,15 @@ fn writes(most: usize) -> impl Strategy<Value = Vec<Write>> {
 
 fn shape() -> impl Strategy<Value = Shape> {
     let extended = prop_oneof![3 => Just(false), 1 => Just(true)];
-    (2..=3u32, 9..=16u32, 0..=6u32, extended, 1..500_000u64).prop_map(|(version, bits, order, extended_l2, size)| Shape {
-        version: if extended_l2 { 3 } else { version },
-        cluster_bits: if extended_l2 { bits.max(14) } else { bits },
-        refcount_order: if version == 2 && !extended_l2 { 4 } else { order },
-        extended_l2,
-        size_bytes: size.next_multiple_of(512),
-        has_backing: false,
+    (2..=3u32, 9..=16u32, 0..=6u32, extended, 1..500_000u64).prop_map(|(version, bits, order, extended_l2, size)| {
+        Shape {
+            version: if extended_l2 { 3 } else { version },
+            cluster_bits: if extended_l2 { bits.max(14) } else { bits },
+            refcount_order: if version == 2 && !extended_l2 { 4 } else { order },
+            extended_l2,
+            size_bytes: size.next_multiple_of(512),
+            has_backing: false,
+        }
     })
 }
 
@@ -145,8 +147,7 @@ impl Stage {
         let shares = scene.common.is_empty();
         let common = rows(&scene.common, false);
         let overlay = (Some(scene.overlay.clone()), scene.overlay.size_bytes, scene.above.clone());
-        let old: Vec<_> =
-            [overlay].into_iter().chain(rows(&scene.old, shares)).chain(common.iter().cloned()).collect();
+        let old: Vec<_> = [overlay].into_iter().chain(rows(&scene.old, shares)).chain(common.iter().cloned()).collect();
         let new: Vec<_> = rows(&scene.new, shares).into_iter().chain(common).collect();
         let (mut storage, mut formats) = build(&old);
         let (new_storage, new_formats) = build(&new);

@@ -136,6 +136,9 @@ pub struct RebaseArguments {
     /// Use the new backing file even while somebody writes to it
     #[arg(short = 'U', long = "force-share")]
     pub force_share: bool,
+    /// Bytes per second, with a suffix k, M, G, T, P or E; checked, but this version does not slow down
+    #[arg(short = 'r', long = "rate-limit", value_name = "RATE", allow_hyphen_values = true)]
+    pub rate: Option<OsString>,
     /// Show progress
     #[arg(short = 'p', long = "progress")]
     pub progress: bool,

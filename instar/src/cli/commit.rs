@@ -104,7 +104,7 @@ impl Chain {
         if base.summary.flags & info_flag::CORRUPT != 0 {
             return finding("The image is marked corrupt; writing to it is refused");
         }
-        for file in [Some(&mut base.image), base.data.as_mut()].into_iter().flatten() {
+        for file in base.files_mut() {
             file.make_writable().map_err(Failure::File)?;
         }
         Ok(())
@@ -177,7 +177,8 @@ impl Chain {
     }
 }
 
-fn warn_of_probed_raw(image: &[u8]) {
+/// Warns as qemu-img does of an image that is opened for writing and was taken for raw.
+pub(super) fn warn_of_probed_raw(image: &[u8]) {
     complain(&format!(
         "WARNING: Image format was not specified for '{}' and probing guessed raw.\n         \
          Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n         \
@@ -240,7 +241,7 @@ mod tests {
             let image = open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens");
             let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
             let summary = Summary { format: format::QCOW2, ..Summary::default() };
-            Layer { image, data: None, summary, given_format: format::QCOW2, location, recorded: None }
+            Layer { image, data: None, extents: Vec::new(), summary, given_format: format::QCOW2, location, recorded: None }
         };
         let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1 };
         let progress = Progress::start(None::<Vec<u8>>, ProgressWish::default());

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::cli::info::BadReport;
+use crate::cli::RebaseFailure;
 use crate::files::chain::ChainError;
 use crate::files::{Cause, OpenError};
 use crate::text::Printable;
@@ -38,6 +39,8 @@ pub enum Failure {
     },
     /// Copying failed.
     Job(Vec<u8>),
+    /// The overlay does not get the new backing file.
+    Rebase(RebaseFailure),
     /// A finding about one image, in whole words.
     Image {
         /// The image.
@@ -97,6 +100,7 @@ impl fmt::Display for Failure {
             Self::NotInChain { base, image } => {
                 write!(f, "Did not find '{}' in the backing chain of '{}'", Printable(base), Printable(image))
             }
+            Self::Rebase(failure) => failure.fmt(f),
             Self::Job(text) => write!(f, "Block job failed: {}", Printable(text)),
             Self::Image { image, text } => write!(f, "'{}': {}", Printable(image), Printable(text)),
             Self::Sandbox { error: error @ VmError::Unavailable(_), .. } => error.fmt(f),

@@ -12,7 +12,7 @@ use super::info::{FileFacts, ImageEntry, ImageInfo, RECORDED, Version};
 use super::operand::{gate_options, one_file, open};
 use super::output::{Form, print};
 use super::sandbox::{Inspector, Sandbox};
-use crate::files::chain::{ChainError, Finding, Inspect, Links, Summary, discover, open_data};
+use crate::files::chain::{ChainError, Finding, Links, Summary, discover, inspect_whole, open_data};
 use crate::files::policy::Gate;
 use crate::files::{Access, Cause, ImageFile, Location, OpenError};
 use crate::text::Printable;
@@ -41,13 +41,16 @@ pub(super) fn run(arguments: &InfoArguments, sandbox: &mut impl Sandbox) -> Resu
                     error => error.into(),
                 }
             })?;
-        layers.iter().map(|layer| entry(&gate, &layer.image, &layer.location, &layer.summary)).collect()
+        let all = layers.iter();
+        all.map(|layer| entry(&gate, &layer.image, &layer.extents, &layer.location, &layer.summary)).collect()
     } else {
-        let summary = inspector.inspect(&operand.image, operand.format).map_err(|finding| match finding {
+        let location = Location::of_overlay(&name);
+        let found = inspect_whole(&gate, &operand.image, &location, operand.format, &mut inspector);
+        let (summary, extents) = found.map_err(|finding| match finding {
             Finding::Image(cause) => failed(cause),
             Finding::Sandbox(error) => Failure::Sandbox { image: name.clone(), error },
         })?;
-        entry(&gate, &operand.image, &Location::of_overlay(&name), &summary).map(|entry| vec![entry])
+        entry(&gate, &operand.image, &extents, &location, &summary).map(|entry| vec![entry])
     };
     let entries: Vec<ImageEntry> = entries?;
     match form {
@@ -65,13 +68,20 @@ fn version(typed: Option<&OsStr>) -> Result<Version, Failure> {
     typed.to_str().and_then(|text| text.parse().ok()).ok_or_else(refused)
 }
 
-fn entry(gate: &Gate, image: &ImageFile, location: &Location, summary: &Summary) -> Result<ImageEntry, Failure> {
+fn entry(
+    gate: &Gate,
+    image: &ImageFile,
+    extents: &[ImageFile],
+    location: &Location,
+    summary: &Summary,
+) -> Result<ImageEntry, Failure> {
     let info = ImageInfo::decode(&summary.report, &summary.payload)
         .map_err(|error| Failure::Report { image: image.name().to_vec(), error })?;
     // A data file that cannot be looked at, or must not be, is left out: only some versions show it at all.
     let data_file = open_data(gate, location, summary, Access::Unlocked).ok().flatten();
     let data_file = data_file.map(|file| facts(&file)).transpose()?;
-    Ok(ImageEntry { info, file: facts(image)?, data_file })
+    let extent_files = extents.iter().map(facts).collect::<Result<_, _>>()?;
+    Ok(ImageEntry { info, file: facts(image)?, data_file, extent_files })
 }
 
 fn facts(image: &ImageFile) -> Result<FileFacts, Failure> {

@@ -24,10 +24,10 @@ pub(super) struct Devices<'a> {
 }
 
 impl<'a> Devices<'a> {
-    /// One image, read-only.
-    pub(super) fn single(image: &'a ImageFile, image_format: u32) -> Self {
+    /// One image with its extent files, read-only.
+    pub(super) fn single(image: &'a ImageFile, extents: &'a [ImageFile], image_format: u32) -> Self {
         let mut devices = Self::default();
-        devices.push_layer(image, None, image_format, false);
+        devices.push_layer(image, extents, image_format, false);
         devices
     }
 
@@ -35,17 +35,24 @@ impl<'a> Devices<'a> {
     pub(super) fn chain(layers: &'a [Layer], is_writable: impl Fn(usize) -> bool) -> Self {
         let mut devices = Self::default();
         for (index, layer) in layers.iter().enumerate() {
-            devices.push_layer(&layer.image, layer.data.as_ref(), layer.summary.format, is_writable(index));
+            let data = layer.data.iter().chain(&layer.extents);
+            devices.push_layer(&layer.image, data, layer.summary.format, is_writable(index));
         }
         devices
     }
 
-    fn push_layer(&mut self, image: &'a ImageFile, data: Option<&'a ImageFile>, image_format: u32, writable: bool) {
+    fn push_layer(
+        &mut self,
+        image: &'a ImageFile,
+        data: impl IntoIterator<Item = &'a ImageFile>,
+        image_format: u32,
+        writable: bool,
+    ) {
         let layer = self.layer_count;
         let flags = if writable { device_flag::WRITABLE } else { 0 };
-        let data = data.map(|data| (data, role::DATA, format::RAW));
-        for (file, role, format) in [(image, role::IMAGE, image_format)].into_iter().chain(data) {
-            self.rows.push(DeviceEntry { role, layer, index: 0, format, flags, reserved: 0 });
+        let data = (0..).zip(data).map(|(index, file)| (file, role::DATA, format::RAW, index));
+        for (file, role, format, index) in [(image, role::IMAGE, image_format, 0)].into_iter().chain(data) {
+            self.rows.push(DeviceEntry { role, layer, index, format, flags, reserved: 0 });
             self.files.push(DeviceFile { file: file.file(), writable });
         }
         self.layer_count += 1;
@@ -85,7 +92,8 @@ fn part_size<T: Wire>(_: &T) -> usize {
 /// that is not used costs nothing.
 pub(super) fn memory_bytes(layers: &[Layer]) -> u64 {
     let of_layer = |layer: &Layer| {
-        let file_bytes = layer.image.facts().map_or(0, |facts| facts.length_bytes);
+        let lengths = layer.files().map(|file| file.facts().map_or(0, |facts| facts.length_bytes));
+        let file_bytes = lengths.fold(0, u64::saturating_add);
         layer.summary.l1_entries.saturating_mul(L1_ENTRY_BYTES).saturating_add(file_bytes / CENSUS_FILE_BYTES)
     };
     let tables = layers.iter().map(of_layer).fold(0, u64::saturating_add).min(MAX_TABLE_MEMORY_BYTES);
@@ -106,7 +114,7 @@ mod tests {
     fn the_operations_part_follows_a_full_device_table() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         let image = open_operand(file.path().as_os_str().as_bytes(), Access::Look).expect("opens");
-        let devices = Devices::single(&image, format::QCOW2);
+        let devices = Devices::single(&image, &[], format::QCOW2);
         let job = devices.job(operation::COMMIT, &CommitJob { base_layer: 3, flags: 1 });
         let table = JobHeader::SIZE_BYTES;
         let end = table + MAX_DEVICES * DeviceEntry::SIZE_BYTES;

@@ -22,6 +22,7 @@ use clap::Parser;
 
 pub use arguments::{Arguments, Command};
 pub use error::Failure;
+pub use rebase::RebaseFailure;
 
 use sandbox::KvmSandbox;
 
@@ -46,6 +47,6 @@ fn dispatch(arguments: &[OsString]) -> Result<(), Failure> {
     match parsed.command {
         Command::Commit(arguments) => commit::run(&arguments, &mut sandbox),
         Command::Info(arguments) => info_command::run(&arguments, &mut sandbox),
-        Command::Rebase(arguments) => rebase::run(&arguments),
+        Command::Rebase(arguments) => rebase::run(&arguments, &mut sandbox),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::SIGUSR1;
 
-/// How far the percentage moves before it is shown again.
+/// How far the percentage moves before it is shown again, unless [`Progress::in_steps_of`] says otherwise.
 const STEP_PERCENT: f64 = 1.0;
 
 /// Whether somebody has asked by signal for one line of progress.
@@ -31,15 +31,22 @@ impl ProgressWish {
 pub(super) struct Progress<W: Write> {
     out: Option<W>,
     shown_percent: f64,
+    step_percent: f64,
     wish: ProgressWish,
 }
 
 impl<W: Write> Progress<W> {
     /// Shows the beginning, if there is an output to show it on.
     pub(super) fn start(out: Option<W>, wish: ProgressWish) -> Self {
-        let mut progress = Self { out, shown_percent: 0.0, wish };
+        let mut progress = Self { out, shown_percent: 0.0, step_percent: STEP_PERCENT, wish };
         progress.show(0.0);
         progress
+    }
+
+    /// The same with another step.
+    pub(super) fn in_steps_of(mut self, percent: f64) -> Self {
+        self.step_percent = percent;
+        self
     }
 
     /// Shows how much of a total is done.
@@ -53,7 +60,7 @@ impl<W: Write> Progress<W> {
             let _ = writeln!(io::stderr(), "    ({percent:.2}/100%)");
         }
         #[expect(clippy::float_cmp, reason = "both ends are exact and always shown")]
-        if (percent - self.shown_percent).abs() > STEP_PERCENT || percent == 0.0 || percent == 100.0 {
+        if (percent - self.shown_percent).abs() > self.step_percent || percent == 0.0 || percent == 100.0 {
             self.show(percent);
         }
     }

@@ -122,7 +122,16 @@ impl<S: Sandbox> Inspect for Inspector<'_, S> {
     type Error = VmError;
 
     fn inspect(&mut self, image: &ImageFile, format: u32) -> Result<Summary, Finding<VmError>> {
-        let devices = Devices::single(image, format);
+        self.inspect_extents(image, &[], format)
+    }
+
+    fn inspect_extents(
+        &mut self,
+        image: &ImageFile,
+        extents: &[ImageFile],
+        format: u32,
+    ) -> Result<Summary, Finding<VmError>> {
+        let devices = Devices::single(image, extents, format);
         let job = devices.job(operation::INFO, &[0u8; 0]);
         let answer =
             self.0.run(operation::INFO, &devices, &job, DEFAULT_MEMORY_BYTES, None).map_err(Finding::Sandbox)?;
@@ -141,6 +150,7 @@ fn summary(answer: Answer) -> Result<Summary, BadReport> {
     let name_length = usize::try_from(report.data_file_name_length_bytes).unwrap_or(usize::MAX);
     let data_file_name = report.data_file_name.get(..name_length).filter(|_| has_data_file_name);
     Ok(Summary {
+        extent_names: info.vmdk.map_or_else(Vec::new, |vmdk| vmdk.files().into_iter().map(<[u8]>::to_vec).collect()),
         format: info.format,
         flags: report.flags,
         virtual_size_bytes: info.virtual_size_bytes,

@@ -31,6 +31,8 @@ pub struct Summary {
     pub backing_format: Option<Vec<u8>>,
     /// The recorded name of the external data file.
     pub data_file_name: Option<Vec<u8>>,
+    /// The recorded names of the extent files (vmdk), by number.
+    pub extent_names: Vec<Vec<u8>>,
     /// The operation's report as it came, for those who print it.
     pub report: Vec<u8>,
     /// What stood behind the report.
@@ -56,6 +58,19 @@ pub trait Inspect {
     /// # Errors
     /// What is wrong with the image, or with the sandbox.
     fn inspect(&mut self, image: &ImageFile, format: u32) -> Result<Summary, Finding<Self::Error>>;
+
+    /// Inspects an open image once more, together with its extent files, which say more than the image alone.
+    ///
+    /// # Errors
+    /// As [`Inspect::inspect`].
+    fn inspect_extents(
+        &mut self,
+        image: &ImageFile,
+        _extents: &[ImageFile],
+        format: u32,
+    ) -> Result<Summary, Finding<Self::Error>> {
+        self.inspect(image, format)
+    }
 }
 
 /// Whose words a failing link is reported in.
@@ -74,6 +89,8 @@ pub struct Layer {
     pub image: ImageFile,
     /// Its external data file.
     pub data: Option<ImageFile>,
+    /// Its extent files (vmdk), by number.
+    pub extents: Vec<ImageFile>,
     /// What it says about itself.
     pub summary: Summary,
     /// The format that was given or recorded, or [`format::PROBE`].
@@ -82,6 +99,18 @@ pub struct Layer {
     pub location: Location,
     /// The name under which the image above records it; `None` for the overlay.
     pub recorded: Option<Vec<u8>>,
+}
+
+impl Layer {
+    /// All its files.
+    pub fn files(&self) -> impl Iterator<Item = &ImageFile> {
+        [&self.image].into_iter().chain(&self.data).chain(&self.extents)
+    }
+
+    /// All its files, to be changed.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut ImageFile> {
+        [&mut self.image].into_iter().chain(&mut self.data).chain(&mut self.extents)
+    }
 }
 
 /// Why a chain could not be opened.
@@ -109,11 +138,41 @@ pub fn discover<I: Inspect>(
     links: Links,
     inspect: &mut I,
 ) -> Result<Vec<Layer>, ChainError<I::Error>> {
-    let typed = overlay.name().to_vec();
     let below = if overlay.is_writable() { Access::Read } else { overlay.access() };
-    let location = Location::of_overlay(&typed);
+    let location = Location::of_overlay(overlay.name());
+    follow(gate, Next { image: overlay, given_format, location, recorded: None }, below, links, inspect)
+}
+
+/// Opens an image that the user names as backing image of `overlay`, and everything below it, with `access`. `given_format`
+/// is what the user says of it, or [`format::PROBE`].
+///
+/// # Errors
+/// As [`discover`]; links are counted from the named image.
+pub fn discover_named<I: Inspect>(
+    gate: &Gate,
+    overlay: &Layer,
+    name: &[u8],
+    given_format: u32,
+    access: Access,
+    inspect: &mut I,
+) -> Result<Vec<Layer>, ChainError<I::Error>> {
+    let driver = driver::name(given_format).map(str::as_bytes);
+    let (opened, shown) = open_backing(gate, &overlay.location, name, driver, access);
+    let first = opened.map_err(|cause| ChainError::Open(OpenError { image: shown, backing_depth: 0, cause }))?;
+    follow(gate, first, access, Links::OfOverlay, inspect)
+}
+
+/// Opens everything below `first`, with the access `below`.
+fn follow<I: Inspect>(
+    gate: &Gate,
+    first: Next,
+    below: Access,
+    links: Links,
+    inspect: &mut I,
+) -> Result<Vec<Layer>, ChainError<I::Error>> {
+    let typed = first.image.name().to_vec();
     let mut layers: Vec<Layer> = Vec::new();
-    let mut next = Some(Next { image: overlay, given_format, location, recorded: None });
+    let mut next = Some(first);
     while let Some(link) = next.take() {
         let depth = layers.len();
         let shown = link.image.name().to_vec();
@@ -123,33 +182,77 @@ pub fn discover<I: Inspect>(
                 Links::EachAlone => OpenError { image: at.to_vec(), backing_depth: 0, cause },
             })
         };
-        let summary = inspect.inspect(&link.image, link.given_format).map_err(|finding| match finding {
+        let found = inspect_whole(gate, &link.image, &link.location, link.given_format, inspect);
+        let (summary, extents) = found.map_err(|finding| match finding {
             Finding::Image(cause) => failed(&shown, depth, cause),
             Finding::Sandbox(error) => ChainError::Sandbox { image: shown.clone(), error },
         })?;
+        let seen = layers.iter().flat_map(Layer::files).chain([&link.image]);
+        check_extents(seen, &extents).map_err(|cause| failed(&shown, depth, cause))?;
         let data = match links {
             Links::OfOverlay => check_use(&link.image, &summary)
                 .and_then(|()| open_data(gate, &link.location, &summary, link.image.access())),
             Links::EachAlone => Ok(None),
         }
         .map_err(|cause| failed(&shown, depth, cause))?;
-        let files = layers.iter().map(|layer| 1 + usize::from(layer.data.is_some())).sum::<usize>() + 2;
+        let files = layers.iter().map(|layer| layer.files().count()).sum::<usize>() + 2 + extents.len();
         if depth >= MAX_LAYERS || files > MAX_DEVICES {
             return Err(failed(&shown, depth, Cause::TooDeep(depth.min(MAX_LAYERS))));
         }
         if let Some(recorded) = &summary.backing_name {
-            let (opened, at) = open_backing(gate, &link.location, recorded, &summary, below);
+            let (opened, at) = open_backing(gate, &link.location, recorded, summary.backing_format.as_deref(), below);
             let opened = opened.map_err(|cause| failed(&at, depth + 1, cause))?;
-            let seen = layers.iter().map(|layer| &layer.image).chain([&link.image]);
+            let seen = layers.iter().flat_map(Layer::files).chain([&link.image]).chain(&extents);
             if seen.map(ImageFile::identity).any(|identity| identity == opened.image.identity()) {
                 return Err(failed(&at, depth + 1, Cause::Loop(at.clone())));
             }
             next = Some(opened);
         }
         let Next { image, given_format, location, recorded } = link;
-        layers.push(Layer { image, data, summary, given_format, location, recorded });
+        layers.push(Layer { image, data, extents, summary, given_format, location, recorded });
     }
     Ok(layers)
+}
+
+/// Inspects an image; where it names extent files, opens these and inspects it together with them.
+///
+/// # Errors
+/// As [`Inspect::inspect`]; an extent file that the gate refuses, or that cannot be opened.
+pub fn inspect_whole<I: Inspect>(
+    gate: &Gate,
+    image: &ImageFile,
+    location: &Location,
+    given_format: u32,
+    inspect: &mut I,
+) -> Result<(Summary, Vec<ImageFile>), Finding<I::Error>> {
+    let summary = inspect.inspect(image, given_format)?;
+    if summary.extent_names.is_empty() {
+        return Ok((summary, Vec::new()));
+    }
+    if summary.extent_names.len() >= MAX_DEVICES {
+        let text = b"the image has more extent files than can be opened".to_vec();
+        return Err(Finding::Image(Cause::Image(text)));
+    }
+    let open = |recorded: &Vec<u8>| {
+        let at = location.join(&name::parse(recorded)?);
+        let shown = at.shown(gate.overlay_directory());
+        open_found(gate.admit(&at, recorded)?, &shown, image.access())
+    };
+    let extents = summary.extent_names.iter().map(open).collect::<Result<Vec<_>, _>>().map_err(Finding::Image)?;
+    let summary = inspect.inspect_extents(image, &extents, given_format)?;
+    Ok((summary, extents))
+}
+
+/// Refuses extents that are files which the chain has already, or the same file twice under two names.
+fn check_extents<'a>(seen: impl Iterator<Item = &'a ImageFile>, extents: &[ImageFile]) -> Result<(), Cause> {
+    let mut seen: Vec<(u64, u64)> = seen.map(ImageFile::identity).collect();
+    for extent in extents {
+        if seen.contains(&extent.identity()) {
+            return Err(Cause::Loop(extent.name().to_vec()));
+        }
+        seen.push(extent.identity());
+    }
+    Ok(())
 }
 
 /// A link that is open and not yet inspected.
@@ -176,7 +279,7 @@ fn open_backing(
     gate: &Gate,
     holder: &Location,
     recorded: &[u8],
-    summary: &Summary,
+    recorded_format: Option<&[u8]>,
     access: Access,
 ) -> (Result<Next, Cause>, Vec<u8>) {
     let parsed = match name::parse(recorded) {
@@ -186,7 +289,7 @@ fn open_backing(
     let location = holder.join(&parsed);
     let shown = location.shown(gate.overlay_directory());
     // A driver in the name itself stands above the format recorded beside it.
-    let driver = parsed.driver.as_deref().map(str::as_bytes).or(summary.backing_format.as_deref());
+    let driver = parsed.driver.as_deref().map(str::as_bytes).or(recorded_format);
     let given_format = match driver {
         None => format::PROBE,
         Some(driver) => match driver::number(driver) {

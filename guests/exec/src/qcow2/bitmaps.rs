@@ -4,6 +4,7 @@
 //! Source: qcow2 format document, section "Bitmaps".
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -53,14 +54,13 @@ impl Qcow2Target {
                     if offset == 0 && entry & ALL_ONES != 0 {
                         continue;
                     }
-                    if !enabled.clusters.contains_key(&index) {
-                        let bytes = match offset {
+                    let bytes = match enabled.clusters.entry(index) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(place) => place.insert(match offset {
                             0 => vec![0; to_index(size)],
                             _ => read_vec(storage, self.image.layer, self.image.device, offset, size)?,
-                        };
-                        enabled.clusters.insert(index, bytes);
-                    }
-                    let bytes = enabled.clusters.get_mut(&index).expect("the cluster has just been put there");
+                        }),
+                    };
                     let bit = to_index(bit % (size * 8));
                     bytes[bit / 8] |= 1 << (bit % 8);
                 }

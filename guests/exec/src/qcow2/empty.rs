@@ -28,7 +28,7 @@ pub struct Emptier(Method);
 
 enum Method {
     /// The image becomes header, refcount table, refcount block and an empty L1 table.
-    Rebuild(Image, EmptyLayout),
+    Rebuild(Box<Image>, EmptyLayout),
     /// Every cluster is given up, and everything else stays where it is.
     Discard(Box<Qcow2Target>),
 }
@@ -45,7 +45,7 @@ impl Emptier {
             || header.crypt_method == CryptMethod::Luks
             || header.has_external_data_file();
         match plan_empty_qcow2(&image.geometry, header.l1_offset, header.l1_entries, holds_more) {
-            Some(layout) => Ok(Self(Method::Rebuild(image, layout))),
+            Some(layout) => Ok(Self(Method::Rebuild(Box::new(image), layout))),
             None => Ok(Self(Method::Discard(Box::new(Qcow2Target::new(storage, image, true)?)))),
         }
     }

@@ -152,7 +152,7 @@ fn reads_as_zero(target: &Target, entry: L2Entry) -> bool {
 }
 
 /// The pieces with the gaps between them, and up to `start` and `end`, as `Absent`.
-fn filled(pieces: &[Extent], start: u64, end: u64) -> Vec<Extent> {
+pub(super) fn filled(pieces: &[Extent], start: u64, end: u64) -> Vec<Extent> {
     let mut all = Vec::with_capacity(pieces.len() * 2 + 1);
     let mut position = start;
     for piece in pieces {

@@ -2,6 +2,7 @@
 //!
 //! The order of members is the same in all versions; it is neither alphabetic nor by meaning.
 
+use std::borrow::Cow;
 use std::os::unix::ffi::OsStrExt;
 
 use instar_abi::job::format;
@@ -9,6 +10,7 @@ use instar_abi::job::format;
 use super::image::{Bitmap, Encryption, ImageInfo, Qcow2Info, Snapshot};
 use super::luks::{Luks, Slot};
 use super::node::{Node, Object};
+use super::vmdk::{VmdkExtent, VmdkInfo};
 use super::{FileFacts, ImageEntry, Version, backing};
 
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -48,13 +50,16 @@ pub(super) fn image(entry: &ImageEntry, version: Version) -> Object {
     object.set_some("cluster-size", info.cluster_size_bytes);
     object.set("format", format_name(info.format));
     object.set("actual-size", actual_size(entry, version));
-    object.set_some("format-specific", info.qcow2.as_ref().map(|qcow2| specific("qcow2", qcow2_data(qcow2, version))));
+    object.set_some("format-specific", format_data(entry, version).map(|(kind, data)| specific(kind, data)));
     object.set_some("full-backing-filename", full_backing_name(entry).as_deref());
     if info.qcow2.as_ref().is_some_and(|qcow2| qcow2.encryption.is_some()) {
         object.set("encrypted", true);
     }
     object.set_some("backing-filename", info.backing_name.as_deref());
-    object.set("dirty-flag", is_dirty(info, version));
+    // The driver does not answer for an image whose extents differ.
+    if info.vmdk.as_ref().is_none_or(VmdkInfo::is_uniform) {
+        object.set("dirty-flag", is_dirty(info, version));
+    }
     object
 }
 
@@ -81,17 +86,22 @@ pub(super) fn full_backing_name(entry: &ImageEntry) -> Option<Vec<u8>> {
 /// What the files of an image take up, in bytes.
 pub(super) fn actual_size(entry: &ImageEntry, version: Version) -> u64 {
     let data_file = entry.data_file.as_ref().filter(|_| version.lists_data_file());
-    entry.file.allocated_bytes.saturating_add(data_file.map_or(0, |file| file.allocated_bytes))
+    let files = entry.extent_files.iter().chain(data_file).map(|file| file.allocated_bytes);
+    files.fold(entry.file.allocated_bytes, u64::saturating_add)
 }
 
 /// The nodes below an image: name and file, most recently attached first. Older versions list none.
-pub(super) fn child_files(entry: &ImageEntry, version: Version) -> Vec<(&'static str, &FileFacts)> {
+pub(super) fn child_files(entry: &ImageEntry, version: Version) -> Vec<(Cow<'static, str>, &FileFacts)> {
     let mut files = Vec::new();
     if version.lists_data_file() {
-        files.extend(entry.data_file.as_ref().map(|file| ("data-file", file)));
+        files.extend(entry.data_file.as_ref().map(|file| (Cow::Borrowed("data-file"), file)));
     }
     if version.lists_children() {
-        files.push(("file", &entry.file));
+        let extents = entry.info.vmdk.iter().flat_map(|vmdk| vmdk.extents.iter().enumerate().rev());
+        files.extend(extents.filter_map(|(index, extent)| {
+            Some((Cow::Owned(format!("extents.{index}")), entry.extent_files.get(extent.file?)?))
+        }));
+        files.push((Cow::Borrowed("file"), &entry.file));
     }
     files
 }
@@ -102,7 +112,7 @@ pub(super) fn file_length(file: &FileFacts) -> u64 {
 }
 
 fn children(entry: &ImageEntry, version: Version) -> Vec<Node> {
-    let child = |(name, file): (&'static str, &FileFacts)| {
+    let child = |(name, file): (Cow<'static, str>, &FileFacts)| {
         let mut info = Object::default();
         info.set("children", Vec::new());
         info.set("virtual-size", file_length(file));
@@ -112,7 +122,7 @@ fn children(entry: &ImageEntry, version: Version) -> Vec<Node> {
         info.set("format-specific", specific("file", Object::default()));
         info.set("dirty-flag", false);
         let mut child = Object::default();
-        child.set("name", name);
+        child.set("name", &*name);
         child.set("info", info);
         child.into()
     };
@@ -139,8 +149,37 @@ fn snapshot(item: &Snapshot) -> Object {
     object
 }
 
+/// The member `format-specific` of an image, where it has one: type and data.
+pub(super) fn format_data(entry: &ImageEntry, version: Version) -> Option<(&'static str, Object)> {
+    if let Some(qcow2) = &entry.info.qcow2 {
+        return Some(("qcow2", qcow2_data(qcow2, version)));
+    }
+    entry.info.vmdk.as_ref().map(|vmdk| ("vmdk", vmdk_data(entry, vmdk)))
+}
+
+fn vmdk_data(entry: &ImageEntry, info: &VmdkInfo) -> Object {
+    let extent = |extent: &VmdkExtent| {
+        let file = extent.file.and_then(|file| entry.extent_files.get(file)).unwrap_or(&entry.file);
+        let mut object = Object::default();
+        if extent.is_compressed {
+            object.set("compressed", true);
+        }
+        object.set("virtual-size", extent.virtual_size_bytes);
+        object.set("filename", file.filename.as_bytes());
+        object.set_some("cluster-size", extent.cluster_size_bytes);
+        object.set("format", extent.kind.unwrap_or_default());
+        object.into()
+    };
+    let mut object = Object::default();
+    object.set("cid", info.cid);
+    object.set("parent-cid", info.parent_cid);
+    object.set("create-type", &*info.create_type);
+    object.set("extents", info.extents.iter().map(extent).collect::<Vec<Node>>());
+    object
+}
+
 /// The member `data` of a qcow2 image's `format-specific`.
-pub(super) fn qcow2_data(info: &Qcow2Info, version: Version) -> Object {
+fn qcow2_data(info: &Qcow2Info, version: Version) -> Object {
     let is_v3 = info.version >= 3;
     let mut object = Object::default();
     object.set("compat", if is_v3 { "1.1" } else { "0.10" });

@@ -44,9 +44,9 @@ fn write_image(out: &mut String, entry: &ImageEntry, version: Version, clock: Cl
     if !snapshots.is_empty() {
         write_snapshots(out, snapshots, version, clock)?;
     }
-    if let Some(qcow2) = &info.qcow2 {
+    if let Some((_, data)) = describe::format_data(entry, version) {
         writeln!(out, "Format specific information:")?;
-        write_members(out, &describe::qcow2_data(qcow2, version), 1)?;
+        write_members(out, &data, 1)?;
     }
     for (name, file) in child_files(entry, version) {
         let length = file_length(file);

@@ -7,6 +7,7 @@ use instar_abi::report::{BitmapItem, InfoReport, PayloadItem, SnapshotItem, info
 use instar_abi::wire::Wire;
 
 use super::luks::Luks;
+use super::vmdk::VmdkInfo;
 
 /// One image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct ImageInfo {
     pub snapshots: Vec<Snapshot>,
     /// What only qcow2 images have.
     pub qcow2: Option<Qcow2Info>,
+    /// What only vmdk images have.
+    pub vmdk: Option<VmdkInfo>,
 }
 
 /// What only qcow2 images have.
@@ -138,6 +141,9 @@ impl ImageInfo {
         let qcow2 = (report.format == format::QCOW2)
             .then(|| Qcow2Info::new(&report, data_file_name, items.bitmaps, items.luks))
             .transpose()?;
+        if items.vmdk.is_some() != (report.format == format::VMDK) {
+            return Err(BadReport("vmdk items do not fit the format"));
+        }
         Ok(Self {
             format: report.format,
             is_probed: has(info_flag::PROBED),
@@ -148,6 +154,7 @@ impl ImageInfo {
             backing_format,
             snapshots: items.snapshots,
             qcow2,
+            vmdk: items.vmdk,
         })
     }
 }
@@ -186,12 +193,15 @@ impl Qcow2Info {
     }
 }
 
+const IMPOSSIBLE_VMDK: BadReport = BadReport("an impossible vmdk image");
+
 /// What a payload holds.
 #[derive(Default)]
 struct Items {
     snapshots: Vec<Snapshot>,
     bitmaps: Vec<Bitmap>,
     luks: Option<Luks>,
+    vmdk: Option<VmdkInfo>,
 }
 
 impl Items {
@@ -207,11 +217,21 @@ impl Items {
                     items.luks =
                         Some(Luks::decode(std::mem::take(&mut data)).ok_or(BadReport("an impossible LUKS header"))?);
                 }
+                payload_kind::VMDK if items.vmdk.is_none() => {
+                    items.vmdk = Some(VmdkInfo::decode(std::mem::take(&mut data)).ok_or(IMPOSSIBLE_VMDK)?);
+                }
+                payload_kind::EXTENT => {
+                    let vmdk = items.vmdk.as_mut().ok_or(IMPOSSIBLE_VMDK)?;
+                    vmdk.push(std::mem::take(&mut data)).ok_or(IMPOSSIBLE_VMDK)?;
+                }
                 _ => return Err(BadReport("an unexpected item")),
             }
             if !data.is_empty() {
                 return Err(BadReport("an item is too long"));
             }
+        }
+        if items.vmdk.as_ref().is_some_and(|vmdk| !vmdk.is_complete()) {
+            return Err(IMPOSSIBLE_VMDK);
         }
         Ok(items)
     }

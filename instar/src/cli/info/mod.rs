@@ -12,6 +12,7 @@ pub mod render;
 mod size;
 mod utf8;
 mod version;
+mod vmdk;
 
 use std::ffi::OsString;
 
@@ -20,6 +21,7 @@ pub use human::Clock;
 pub use image::{BadReport, Bitmap, Encryption, ImageInfo, Qcow2Info, Snapshot};
 pub use luks::{Luks, Slot};
 pub use version::{ParseVersionError, RECORDED, Version};
+pub use vmdk::{VmdkExtent, VmdkInfo};
 
 /// What the host knows of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct ImageEntry {
     /// The external data file, if there is one and it could be looked at. Only versions 8.0 to 9.0 show it; its name
     /// there is the recorded one combined with the image's directory.
     pub data_file: Option<FileFacts>,
+    /// The files that hold a vmdk image's extents, by number; names as [`ImageEntry::file`]'s.
+    pub extent_files: Vec<FileFacts>,
 }
 
 #[cfg(test)]

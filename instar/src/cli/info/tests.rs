@@ -99,7 +99,7 @@ fn facts(name: &str, length_bytes: u64) -> FileFacts {
 
 fn overlay(flags: u32, payload: &[u8]) -> ImageEntry {
     let info = decode(&report(flags | info_flag::HAS_BACKING | info_flag::HAS_BACKING_FORMAT), payload).unwrap();
-    ImageEntry { info, file: facts("vm/overlay.qcow2", 1_769_000), data_file: None }
+    ImageEntry { info, file: facts("vm/overlay.qcow2", 1_769_000), data_file: None, extent_files: Vec::new() }
 }
 
 fn json(entry: &ImageEntry, version: &str) -> String {
@@ -120,7 +120,7 @@ fn json_of_an_overlay_in_every_member() {
 #[test]
 fn json_of_a_chain_is_a_list() {
     let raw = InfoReport { format: format::RAW, cluster_size_bytes: 0, ..report(0) };
-    let raw = ImageEntry { info: decode(&raw, b"").unwrap(), file: facts("base.raw", 8 << 20), data_file: None };
+    let raw = ImageEntry { info: decode(&raw, b"").unwrap(), file: facts("base.raw", 8 << 20), data_file: None, extent_files: Vec::new() };
     let chain = render_json(&[overlay(0, b""), raw], Version::new(7, 2, 0), true);
     assert_eq!(String::from_utf8(chain).unwrap(), include_str!("testdata/chain-7.2.0.json"));
 }
@@ -171,7 +171,7 @@ fn encryption_has_its_object() {
 #[test]
 fn a_backing_format_without_a_name_is_not_shown() {
     let info = decode(&report(info_flag::HAS_BACKING_FORMAT), b"").unwrap();
-    let entry = ImageEntry { info, file: facts("a.qcow2", 0), data_file: None };
+    let entry = ImageEntry { info, file: facts("a.qcow2", 0), data_file: None, extent_files: Vec::new() };
     assert!(!json(&entry, "10.0.2").contains("backing"));
     assert!(!human(&entry, "10.0.2").contains("backing"));
 }
@@ -238,7 +238,7 @@ proptest! {
             payload.truncate(cut.index(payload.len()));
         }
         if let Ok(info) = ImageInfo::decode(&operation, &payload) {
-            let entry = ImageEntry { info, file: facts("a", u64::MAX), data_file: None };
+            let entry = ImageEntry { info, file: facts("a", u64::MAX), data_file: None, extent_files: Vec::new() };
             let value: serde_json::Value = serde_json::from_str(&json(&entry, "11.1.3")).unwrap();
             prop_assert!(value["virtual-size"].is_u64());
             let _ = human(&entry, "6.0.0");

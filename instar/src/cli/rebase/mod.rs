@@ -1,0 +1,233 @@
+//! `instar rebase`: opens the overlay and what it is and will be based on, has the sandbox carry over what would be lost,
+//! and change the header.
+
+mod chains;
+mod failure;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+use instar_abi::job::{MAX_NAME_BYTES, RebaseJob, format, operation, rebase_flag};
+use instar_abi::report::{RebaseReport, error_kind};
+use instar_abi::wire::Wire;
+
+use super::arguments::RebaseArguments;
+use super::commit::warn_of_probed_raw;
+use super::error::Failure;
+use super::job::{Devices, memory_bytes};
+use super::operand::{gate_options, one_file, open};
+use super::output::{Form, print};
+use super::progress::{Progress, ProgressWish};
+use super::sandbox::{Inspector, Reported, Sandbox};
+use super::{cache, rate};
+use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
+use crate::files::policy::Gate;
+use crate::files::{Access, Cause, Location, OpenError, driver};
+use crate::text::Printable;
+use crate::vm::VmError;
+
+use chains::{Chains, Named};
+pub use failure::RebaseFailure;
+
+const COMMAND: &str = "rebase";
+/// How far progress moves before it is shown again.
+const STEP_PERCENT: f64 = 2.0;
+/// The longest format name that an image records.
+const MAX_FORMAT_NAME_BYTES: usize = 15;
+
+/// Runs the command.
+///
+/// # Errors
+/// Everything that keeps it from being done, in the order in which users know it.
+pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+    let form = Form::parse(COMMAND, arguments.output.as_deref())?;
+    if let Some(typed) = &arguments.rate {
+        rate::parse(typed).map_err(Failure::Option)?;
+    }
+    let file = one_file(COMMAND, &arguments.image)?;
+    if !arguments.is_unsafe && arguments.backing.is_none() {
+        return Err(Failure::usage(COMMAND, "Must specify backing file (-b) or use unsafe mode (-u)"));
+    }
+    let shown = (arguments.progress && !arguments.quiet).then(|| io::stdout().lock());
+    let mut progress = Progress::start(shown, ProgressWish::listen()).in_steps_of(STEP_PERCENT);
+    for (mode, option) in [(&arguments.cache, "cache"), (&arguments.backing_cache, "source cache")] {
+        if let Some(mode) = mode.as_deref().filter(|mode| !cache::is_mode(mode.as_bytes())) {
+            return Err(Failure::Option(format!("Invalid {option} option: {}", Printable(mode.as_bytes()))));
+        }
+    }
+    let rebase = Rebase::open(file, arguments, sandbox)?;
+    let report = rebase.carry_out(&mut progress, sandbox)?;
+    progress.finish();
+    match form {
+        Form::Json if !arguments.quiet => print(rebase.as_json(&report).as_bytes()),
+        _ => Ok(()),
+    }
+}
+
+/// Everything that takes part, open.
+struct Rebase<'a> {
+    chains: Chains,
+    /// The new backing file as typed; `None` where nothing was.
+    name: Option<&'a [u8]>,
+    format_name: &'a [u8],
+    is_unsafe: bool,
+    compresses: bool,
+}
+
+impl<'a> Rebase<'a> {
+    fn open(file: &OsStr, arguments: &'a RebaseArguments, sandbox: &mut impl Sandbox) -> Result<Self, Failure> {
+        let name = arguments.backing.as_deref().map(OsStrExt::as_bytes);
+        let format_name = arguments.backing_format.as_deref().map(OsStrExt::as_bytes);
+        let operand = open(file, &arguments.image, Access::Write)?;
+        let typed = operand.image.name().to_vec();
+        let (is_unsafe, probes) = (arguments.is_unsafe, operand.format == format::PROBE);
+        let gate = Gate::new(&typed, &gate_options(&arguments.gate, arguments.backing.as_deref())).map_err(Failure::File)?;
+        let layers = if is_unsafe {
+            vec![alone(operand, sandbox)?]
+        } else {
+            discover(&gate, operand.image, operand.format, Links::OfOverlay, &mut Inspector(sandbox))?
+        };
+        let overlay_format = layers[0].summary.format;
+        if overlay_format == format::RAW && probes {
+            warn_of_probed_raw(&typed);
+        }
+        if arguments.compress && !matches!(overlay_format, format::QCOW2 | format::QCOW | format::VMDK) {
+            return Err(Failure::Rebase(RebaseFailure::NoCompression));
+        }
+        let named_format = match format_name {
+            None => format::PROBE,
+            Some(name) => driver::number(name)
+                .ok_or_else(|| Failure::Option(format!("Invalid format name: '{}'", Printable(name))))?,
+        };
+        let chains = match name.filter(|name| !name.is_empty() && !is_unsafe) {
+            None => Chains::detached(layers),
+            Some(name) => {
+                let access = if arguments.force_share { Access::Unlocked } else { Access::Read };
+                Chains::with_new_backing(layers, &gate, Named { name, format: named_format, access }, sandbox)?
+            }
+        };
+        let format_name = format_name.unwrap_or_default();
+        let rebase = Self { chains, name, format_name, is_unsafe, compresses: arguments.compress };
+        rebase.check_name()?;
+        Ok(rebase)
+    }
+
+    /// What the sandbox would refuse as well, where the job has no room for it.
+    fn check_name(&self) -> Result<(), Failure> {
+        let name = self.name.unwrap_or_default();
+        if !name.is_empty() && self.format_name.is_empty() {
+            return Err(self.header_failure(b"backing format must be specified".to_vec()));
+        }
+        if name.len() >= MAX_NAME_BYTES {
+            return Err(self.header_failure(b"Invalid argument".to_vec()));
+        }
+        Ok(())
+    }
+
+    fn job_part(&self) -> RebaseJob {
+        let name = self.name.unwrap_or_default();
+        let format_name = &self.format_name[..self.format_name.len().min(MAX_FORMAT_NAME_BYTES)];
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let mut flags = if self.is_unsafe { rebase_flag::UNSAFE } else { 0 };
+        flags |= if self.compresses { rebase_flag::COMPRESS } else { 0 };
+        let mut part = RebaseJob {
+            flags,
+            old_layers: number(self.chains.old_layers),
+            join_layer: number(self.chains.join_layer),
+            name_length_bytes: number(name.len()),
+            name: [0; MAX_NAME_BYTES],
+            format_name: [0; 16],
+        };
+        part.name[..name.len()].copy_from_slice(name);
+        part.format_name[..format_name.len()].copy_from_slice(format_name);
+        part
+    }
+
+    fn carry_out(
+        &self,
+        progress: &mut Progress<impl io::Write>,
+        sandbox: &mut impl Sandbox,
+    ) -> Result<RebaseReport, Failure> {
+        let layers = &self.chains.layers;
+        let devices = Devices::chain(layers, |index| index == 0);
+        let job = devices.job(operation::REBASE, &self.job_part());
+        let mut on_progress = |done, total| progress.update(done, total);
+        let answer = sandbox
+            .run(operation::REBASE, &devices, &job, memory_bytes(layers), Some(&mut on_progress))
+            .map_err(|error| Failure::Sandbox { image: self.image(0), error })?;
+        if let Some(error) = answer.error() {
+            return Err(self.failure(error));
+        }
+        if answer.operation.len() < RebaseReport::SIZE_BYTES {
+            return Err(Failure::Sandbox { image: self.image(0), error: VmError::Report("it is cut off".to_owned()) });
+        }
+        Ok(RebaseReport::get(&answer.operation))
+    }
+
+    /// A layer's name; the overlay's for a layer that does not exist.
+    fn image(&self, layer: usize) -> Vec<u8> {
+        let layers = &self.chains.layers;
+        layers.get(layer).unwrap_or(&layers[0]).image.name().to_vec()
+    }
+
+    fn header_failure(&self, text: Vec<u8>) -> Failure {
+        Failure::Rebase(RebaseFailure::Header { name: self.name.map(<[u8]>::to_vec), text })
+    }
+
+    /// What the guest program reported, as the user will read it.
+    fn failure(&self, error: Reported) -> Failure {
+        let image = self.image(error.layer);
+        let layer = if error.layer < self.chains.layers.len() { error.layer } else { 0 };
+        let new_depth = layer.checked_sub(self.chains.old_layers + 1);
+        match (error.kind, new_depth) {
+            (error_kind::OPEN, Some(backing_depth)) => Failure::Rebase(RebaseFailure::NewBacking {
+                name: self.name.unwrap_or_default().to_vec(),
+                backing_depth,
+                cause: Cause::Image(error.text),
+            }),
+            (error_kind::OPEN, None) => {
+                Failure::Open(OpenError { image: self.image(0), backing_depth: layer, cause: Cause::Image(error.text) })
+            }
+            (error_kind::CORRUPT | error_kind::UNSUPPORTED | error_kind::REFUSED, _) => {
+                Failure::Image { image, text: error.text }
+            }
+            (error_kind::JOB, _) => self.header_failure(error.text),
+            (error_kind::STORAGE, Some(_)) => Failure::Rebase(RebaseFailure::ReadNew),
+            (error_kind::STORAGE, None) if layer == 0 => Failure::Rebase(RebaseFailure::Write(error.text)),
+            (error_kind::STORAGE, None) => Failure::Rebase(RebaseFailure::ReadOld),
+            (error_kind::INTERNAL, _) => Failure::Sandbox { image, error: error.into_stop() },
+            (kind, _) => Failure::Sandbox { image, error: VmError::Report(format!("unknown kind of error {kind}")) },
+        }
+    }
+
+    fn as_json(&self, report: &RebaseReport) -> String {
+        let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
+        let format = driver::name(self.chains.layers[0].summary.format).unwrap_or("unknown");
+        let backing = match self.name.filter(|name| !name.is_empty()) {
+            Some(name) => ("new_backing", text(name)),
+            None => ("detached", "true".to_owned()),
+        };
+        let members = [
+            ("overlay", text(&self.image(0))),
+            ("overlay_format", text(format.as_bytes())),
+            ("mode", text(if self.is_unsafe { b"unsafe" } else { b"safe" })),
+            ("clusters_copied", report.clusters_copied.to_string()),
+            ("bytes_copied", report.bytes_copied.to_string()),
+            backing,
+        ];
+        let lines: Vec<String> = members.iter().map(|(key, value)| format!("    \"{key}\": {value}")).collect();
+        format!("{{\n{}\n}}\n", lines.join(",\n"))
+    }
+}
+
+/// The overlay without anything that it names.
+fn alone(operand: super::operand::OpenOperand, sandbox: &mut impl Sandbox) -> Result<Layer, Failure> {
+    let super::operand::OpenOperand { image, format: given_format } = operand;
+    let summary = Inspector(sandbox).inspect(&image, given_format).map_err(|finding| match finding {
+        Finding::Image(cause) => Failure::Open(OpenError { image: image.name().to_vec(), backing_depth: 0, cause }),
+        Finding::Sandbox(error) => Failure::Sandbox { image: image.name().to_vec(), error },
+    })?;
+    let location = Location::of_overlay(image.name());
+    Ok(Layer { image, data: None, summary, given_format, location, recorded: None })
+}
