@@ -2,6 +2,7 @@
 //!
 //! Knows the shape of a report but not what it says; of the job it knows nothing but its length.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use instar_abi::memory::{
 use instar_abi::report::{CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC, RebaseReport, ReportHeader, outcome};
 use instar_abi::wire::Wire;
 
-use crate::devices::{Backend, Bus};
+use crate::devices::{Backend, Bus, Flushing};
 use crate::vm::{GuestRam, Hypervisor, Vm, VmError};
 
 /// How long a guest may run without a request where nobody says otherwise.
@@ -55,6 +56,18 @@ pub struct DeviceFile<'a> {
     pub file: &'a File,
     /// Whether the guest may write.
     pub writable: bool,
+    /// The same file, opened with `O_DIRECT`: then data goes past the page cache.
+    pub direct: Option<&'a File>,
+    /// When what was written becomes durable.
+    pub flushing: Flushing,
+}
+
+impl<'a> DeviceFile<'a> {
+    /// A file behind the page cache that is flushed when the guest asks for it.
+    #[must_use]
+    pub fn new(file: &'a File, writable: bool) -> Self {
+        Self { file, writable, direct: None, flushing: Flushing::default() }
+    }
 }
 
 /// Everything that one run needs.
@@ -71,6 +84,8 @@ pub struct Session<'a> {
     pub memory_bytes: u64,
     /// How long the guest may run without a request.
     pub limit: Duration,
+    /// The most bytes to write in a second, on all devices together; 0 for no limit.
+    pub bytes_per_second: u64,
     /// Is told how far the guest says it is: bytes done and bytes in total, whenever one has changed.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
 }
@@ -91,6 +106,7 @@ impl<'a> Session<'a> {
             job,
             memory_bytes: DEFAULT_MEMORY_BYTES,
             limit: DEFAULT_LIMIT,
+            bytes_per_second: 0,
             progress: None,
         }
     }
@@ -99,31 +115,61 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// Every way to end without a report that can be read.
-    pub fn run(mut self) -> Result<Report, VmError> {
+    pub fn run(self) -> Result<Report, VmError> {
         if self.job.len() as u64 > JOB_BYTES {
             return Err(VmError::Config(format!("a job of {} bytes is too long", self.job.len())));
         }
         let backends = self
             .devices
             .iter()
-            .map(|device| Backend::new(device.file, device.writable))
-            .collect::<Result<Vec<_>, _>>()
+            .map(|device| {
+                let backend = Backend::new(device.file, device.writable)?;
+                Ok(backend.past_the_cache(device.direct).flushing(device.flushing))
+            })
+            .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| VmError::setup("looking at a file", error))?;
         let device_count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
-        let mut bus = Bus::new(backends)?;
+        let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
+        let mut on_copied = |copied| meter.borrow_mut().host_copied(copied);
+        let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
         let mut vm = Vm::new(self.hypervisor, self.program.elf, self.memory_bytes, device_count)?;
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
-        let mut last = (0, 0);
         vm.run(&mut bus, self.limit, &mut |ram| {
-            let Some(progress) = self.progress.as_deref_mut() else { return };
-            let now = (word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
-            if now != last {
-                last = now;
-                progress(now.0.min(now.1), now.1);
-            }
+            meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
         })?;
         Report::read(vm.ram(), self.program.report_bytes)
+    }
+}
+
+/// Puts together what the guest says of its progress between doorbells and what the host copies during them.
+struct Meter<'a> {
+    progress: Option<&'a mut dyn FnMut(u64, u64)>,
+    guest: (u64, u64),
+    shown: (u64, u64),
+}
+
+impl Meter<'_> {
+    fn guest_says(&mut self, done: u64, total: u64) {
+        self.guest = (done, total);
+        self.show(done);
+    }
+
+    fn host_copied(&mut self, copied: u64) {
+        self.show(copied);
+    }
+
+    /// Never goes back, but to another total.
+    fn show(&mut self, done: u64) {
+        let total = self.guest.1;
+        let done = if total == self.shown.1 { done.max(self.shown.0) } else { done.max(self.guest.0) };
+        let now = (done.min(total), total);
+        if now != self.shown {
+            self.shown = now;
+            if let Some(progress) = self.progress.as_deref_mut() {
+                progress(now.0, now.1);
+            }
+        }
     }
 }
 

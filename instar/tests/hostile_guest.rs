@@ -141,8 +141,7 @@ impl Scene {
         let hypervisor = Hypervisor::open()?;
         let read_only = File::open(&self.read_only)?;
         let writable = File::options().read(true).write(true).open(&self.writable)?;
-        let devices =
-            [DeviceFile { file: &read_only, writable: false }, DeviceFile { file: &writable, writable: true }];
+        let devices = [DeviceFile::new(&read_only, false), DeviceFile::new(&writable, true)];
         let mut job = vec![0; 16 << 10];
         JobHeader { magic: JOB_MAGIC, abi_version: ABI_VERSION, operation: number, device_count: 2, layer_count: 1 }
             .put(&mut job);

@@ -4,14 +4,18 @@
 
 extern crate alloc;
 
+pub mod blocks;
 pub mod commit;
 pub mod info;
 pub mod job;
 pub mod layer;
 pub mod memory;
 pub mod open;
-pub mod qcow2;
 pub mod pack;
+pub mod parallels;
+pub mod qcow2;
+pub mod qcow;
+pub mod qed;
 pub mod raw;
 pub mod rebase;
 pub mod report;
@@ -19,6 +23,9 @@ pub mod storage;
 pub mod target;
 pub mod transfer;
 pub mod unpack;
+pub mod vdi;
+pub mod vhdx;
 pub mod vmdk;
+pub mod vpc;
 
 pub use storage::{CopySegment, DeviceId, Operation, Storage, StorageError};

@@ -7,14 +7,17 @@ use instar_abi::job::format;
 use instar_abi::report::error_kind;
 use instar_formats::qcow2::Access;
 
+use crate::blocks::{Blocks, BlocksTarget};
 use crate::job::Job;
 use crate::layer::{Layer, Result};
-use crate::qcow2::{Emptier, Image, Qcow2Target};
+use crate::qcow::QcowEmptier;
+use crate::qcow2::{Emptier as Qcow2Emptier, Image, Qcow2Target};
 use crate::raw::{Raw, RawTarget};
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
 use crate::vmdk::{self, Neighbours, VmdkTarget};
+use crate::{parallels, qcow, qed, vdi, vhdx, vpc};
 
 /// Opens several layers for reading, topmost first.
 ///
@@ -52,6 +55,19 @@ pub fn open_layer(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resul
             Ok(Box::new(open_qcow2(storage, job, layer, access)?))
         }
         format::VMDK => Ok(Box::new(open_vmdk(storage, job, layer)?)),
+        format::VPC => vpc::open(storage, layer, device),
+        _ => Ok(Box::new(open_blocks(storage, layer, device, entry)?)),
+    }
+}
+
+/// Opens a layer of one of the formats that are made of tables and blocks.
+fn open_blocks(storage: &mut dyn Storage, layer: u32, device: DeviceId, entry: u32) -> Result<Blocks> {
+    match entry {
+        format::QED => qed::open(storage, layer, device),
+        format::QCOW => qcow::open(storage, layer, device),
+        format::VDI => vdi::open(storage, layer, device),
+        format::VHDX => vhdx::open(storage, layer, device),
+        format::PARALLELS => parallels::open(storage, layer, device),
         _ => Err(Failure::new(error_kind::UNSUPPORTED, layer, "images of this format cannot be read yet")),
     }
 }
@@ -62,16 +78,40 @@ pub(crate) fn open_qcow2(storage: &mut dyn Storage, job: &Job<'_>, layer: u32, a
     Image::open(storage, layer, device, job.data(layer, 0).map(|(device, _)| device), access)
 }
 
+/// How an overlay is going to be emptied.
+pub enum Emptier {
+    /// A qcow2 image.
+    Qcow2(Qcow2Emptier),
+    /// A qcow image of version 1.
+    Qcow(QcowEmptier),
+}
+
+impl Emptier {
+    /// Empties the overlay. The base must be durable.
+    ///
+    /// # Errors
+    /// If a device refuses.
+    pub fn empty(self, storage: &mut dyn Storage) -> Result<()> {
+        match self {
+            Self::Qcow2(emptier) => emptier.empty(storage),
+            Self::Qcow(emptier) => emptier.empty(storage),
+        }
+    }
+}
+
 /// Prepares the emptying of layer 0; `None` where its format cannot be emptied, which is then left as it is.
 ///
 /// # Errors
 /// If it could not be emptied although its format can.
 pub fn open_emptier(storage: &mut dyn Storage, job: &Job<'_>) -> Result<Option<Emptier>> {
-    if image_device(job, 0)?.1 != format::QCOW2 {
-        return Ok(None);
+    match image_device(job, 0)? {
+        (_, format::QCOW2) => {
+            let image = open_qcow2(storage, job, 0, Access::ReadWrite)?;
+            Ok(Some(Emptier::Qcow2(Qcow2Emptier::new(storage, image)?)))
+        }
+        (device, format::QCOW) => Ok(Some(Emptier::Qcow(QcowEmptier::new(storage, 0, device)?))),
+        _ => Ok(None),
     }
-    let image = open_qcow2(storage, job, 0, Access::ReadWrite)?;
-    Emptier::new(storage, image).map(Some)
 }
 
 fn open_vmdk(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Result<vmdk::Image> {
@@ -108,7 +148,12 @@ pub fn open_target(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resu
             let image = open_vmdk(storage, job, layer)?;
             Ok(Box::new(VmdkTarget::new(storage, image, neighbours)?))
         }
-        _ => Err(Failure::new(error_kind::UNSUPPORTED, layer, "images of this format cannot be written yet")),
+        format::VPC => vpc::open_target(storage, layer, device),
+        format::PARALLELS => Err(parallels::cannot_be_written(layer)),
+        _ => {
+            let blocks = open_blocks(storage, layer, device, entry)?;
+            Ok(Box::new(BlocksTarget::new(storage, blocks, layer + 1 < job.layer_count)?))
+        }
     }
 }
 

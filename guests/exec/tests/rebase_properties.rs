@@ -1,5 +1,6 @@
 //! Rebase over random chains in memory: what a guest reads stays, nothing is copied that reads the same anyway, and a
 //! crash at any write leaves an overlay that still reads the same through the old chain or through the new one.
+#![expect(clippy::cast_possible_truncation, reason = "images in tests are small")]
 
 #[path = "support/recount.rs"]
 mod recount;

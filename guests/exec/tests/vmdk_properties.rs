@@ -1,5 +1,6 @@
 //! Commit into random vmdk images in memory: what a guest reads stays, both sets of grain tables agree, a crash at any write
 //! leaves a chain that still reads the same, and damaged images end in an error and not in a panic.
+#![expect(clippy::cast_possible_truncation, reason = "the images of these tests are small")]
 
 mod support;
 mod vmdk_support;
@@ -216,7 +217,7 @@ fn a_base_that_is_too_small_is_refused_before_anything_is_written() {
 #[test]
 fn grains_on_metadata_or_on_each_other_are_refused() {
     let shape = plain(2048, BASE_CID, NO_PARENT);
-    let first_table = u32::from_le_bytes(sparse(&shape)[3 * 512 + 0..][..4].try_into().unwrap()) as usize * 512;
+    let first_table = u32::from_le_bytes(sparse(&shape)[3 * 512..][..4].try_into().unwrap()) as usize * 512;
     for (entries, finding) in [
         ([1u32, 0], "grain offset 0x200 overlaps metadata (grain: 0x0)"),
         ([128, 128], "grain offset 0x10000 is used by another grain (grain: 0x1)"),

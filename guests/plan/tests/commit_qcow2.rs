@@ -125,6 +125,8 @@ fn after(target: &Target, current: TargetCluster, steps: &[Step], offset: u64) -
         [Step::Replace { entry, .. }] => unwritten(*entry),
         [Step::Write { entry, place, pieces, .. }] => {
             let piece = pieces.iter().find_map(|piece| piece.clipped(offset, offset + 1));
+            let in_place = matches!(place, Place::Existing(_));
+            assert!(!in_place || current.host == HostCluster::Exclusive, "a shared cluster is overwritten");
             let entry = &match place {
                 Place::Existing(host_offset) => entry.moved_to(*host_offset),
                 Place::New => entry.moved_to(2 * HOST),

@@ -69,7 +69,7 @@ impl Chain {
         if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
             warn_of_probed_raw(&name);
         }
-        if layers.len() < 2 && !matches!(layers[0].summary.format, format::RAW | format::QCOW2) {
+        if layers.len() < 2 && matches!(layers[0].summary.format, format::LUKS | format::OTHER) {
             let text = b"overlays of this format cannot be read in this version".to_vec();
             return Err(Failure::Image { image: name, text });
         }

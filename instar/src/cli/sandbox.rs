@@ -106,7 +106,7 @@ impl Sandbox for KvmSandbox {
         let progress: Option<&mut dyn FnMut(u64, u64)> = Some(&mut relay);
         let devices = devices.files();
         let report =
-            Session { hypervisor, program, devices, job, memory_bytes, limit: DEFAULT_LIMIT, progress }.run()?;
+            Session { memory_bytes, progress, ..Session::new(hypervisor, program, devices, job) }.run()?;
         Ok(Answer {
             header: report.header().clone(),
             operation: report.operation().to_vec(),

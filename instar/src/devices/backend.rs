@@ -2,12 +2,18 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::RwLockWriteGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FileType, SeekFrom};
 use vm_memory::VolatileSlice;
 
+use super::direct::{Bounce, DirectFile};
 use crate::vm::volatile_io;
+
+/// Length of the buffer between guest memory and a file that is written past the page cache.
+const BOUNCE_BYTES: usize = 256 << 10;
 
 /// The longest file that the system can address.
 const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;
@@ -16,10 +22,24 @@ const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;
 const COPYING_FILE_SYSTEMS: [u64; 9] =
     [0x9123_683e, 0x5846_5342, 0xca45_1a4e, 0x7461_636f, 0x2fc1_2fc1, 0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
 
+/// When what was written becomes durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flushing {
+    /// When the guest asks for it.
+    #[default]
+    OnRequest,
+    /// Before the guest learns that it was written.
+    AfterEachBatch,
+    /// When the system sees fit.
+    Never,
+}
+
 /// A file with its length. All operations take `&self` and may run at the same time on ranges that do not overlap.
 #[derive(Debug)]
 pub struct Backend<'a> {
     file: &'a File,
+    direct: Option<DirectFile<'a>>,
+    flushing: Flushing,
     writable: bool,
     block_device: bool,
     kernel_copies: bool,
@@ -44,7 +64,24 @@ impl<'a> Backend<'a> {
         let length_bytes = rustix::fs::seek(file, SeekFrom::End(0))?;
         let identity = if block_device { (status.st_rdev, 0) } else { (status.st_dev, status.st_ino) };
         let kernel_copies = !block_device && kernel_copies(file);
-        Ok(Self { file, writable, block_device, kernel_copies, identity, length_bytes: AtomicU64::new(length_bytes) })
+        let length_bytes = AtomicU64::new(length_bytes);
+        let (direct, flushing) = (None, Flushing::default());
+        Ok(Self { file, direct, flushing, writable, block_device, kernel_copies, identity, length_bytes })
+    }
+
+    /// Lets what is read and written go past the page cache, through `direct`: the same file, opened with `O_DIRECT`.
+    #[must_use]
+    pub fn past_the_cache(mut self, direct: Option<&'a File>) -> Self {
+        self.direct = direct.map(|direct| DirectFile::new(direct, self.file));
+        self.kernel_copies &= self.direct.is_none();
+        self
+    }
+
+    /// Says when what was written becomes durable.
+    #[must_use]
+    pub fn flushing(mut self, flushing: Flushing) -> Self {
+        self.flushing = flushing;
+        self
     }
 
     /// Whether the job may write to it.
@@ -67,6 +104,49 @@ impl<'a> Backend<'a> {
 
     pub(super) fn file(&self) -> &File {
         self.file
+    }
+
+    /// Whether writing should begin before it is asked for.
+    pub(super) fn writes_back_early(&self) -> bool {
+        self.direct.is_none() && self.flushing != Flushing::Never
+    }
+
+    /// Whether what a batch has written must be durable when the batch ends.
+    pub(super) fn writes_through(&self) -> bool {
+        self.flushing == Flushing::AfterEachBatch
+    }
+
+    /// Keeps other workers from changing parts of blocks, where they must not while the system does.
+    pub(super) fn alone(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.direct.as_ref().map(DirectFile::alone)
+    }
+
+    /// Fills a buffer; the file must be that long.
+    pub(super) fn read_exact(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let result = match &self.direct {
+            None => self.file.read_exact_at(buffer, offset),
+            Some(direct) => match direct.read_at(buffer, offset) {
+                Ok(count) if count < buffer.len() => Err(io::ErrorKind::UnexpectedEof.into()),
+                result => result.map(drop),
+            },
+        };
+        // The file is not shorter than its length says, unless somebody else has cut it: then this is an error.
+        result.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::from_raw_os_error(libc::EIO),
+            _ => error,
+        })
+    }
+
+    /// Writes all bytes; somebody else notes that the file has grown.
+    pub(super) fn write_all(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let result = match &self.direct {
+            None => self.file.write_all_at(bytes, offset),
+            Some(direct) => direct.write_at(bytes, offset, self.length_bytes()),
+        };
+        result.map_err(|error| match error.kind() {
+            io::ErrorKind::WriteZero => io::Error::from_raw_os_error(libc::ENOSPC),
+            _ => error,
+        })
     }
 
     /// Whether the file system has a better way to copy than through a buffer.
@@ -94,16 +174,36 @@ impl<'a> Backend<'a> {
     /// Fills guest memory from `offset`; zeros beyond the end.
     pub(super) fn read(&self, offset: u64, target: &VolatileSlice<'_>) -> io::Result<()> {
         end_of(offset, target.len() as u64)?;
-        let count = volatile_io::read_at(self.file, target, offset)?;
+        let count = match &self.direct {
+            None => volatile_io::read_at(self.file, target, offset)?,
+            Some(direct) => read_direct(direct, target, offset)?,
+        };
         zero_slice(target, count)
     }
 
     /// Writes guest memory to `offset`; the file grows as needed.
     pub(super) fn write(&self, offset: u64, source: &VolatileSlice<'_>) -> io::Result<()> {
         self.check_write(offset, source.len() as u64)?;
+        if self.direct.is_some() {
+            return self.write_direct(source, offset);
+        }
         let count = volatile_io::write_at(self.file, source, offset)?;
         self.grown_to(offset.saturating_add(count as u64));
         if count == source.len() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOSPC)) }
+    }
+
+    fn write_direct(&self, source: &VolatileSlice<'_>, offset: u64) -> io::Result<()> {
+        let mut bounce = Bounce::new(source.len().min(BOUNCE_BYTES));
+        let mut done = 0;
+        while done < source.len() {
+            let rest = source.offset(done).map_err(|_| fault())?;
+            let piece = &mut bounce.get()[..rest.len().min(BOUNCE_BYTES)];
+            rest.copy_to(piece);
+            self.write_all(piece, offset + done as u64)?;
+            done += piece.len();
+            self.grown_to(offset + done as u64);
+        }
+        Ok(())
     }
 
     /// Sets the length.
@@ -121,9 +221,9 @@ impl<'a> Backend<'a> {
         Ok(())
     }
 
-    /// Makes everything durable.
+    /// Makes everything durable, unless that is left to the system.
     pub(super) fn flush(&self) -> io::Result<()> {
-        if self.writable { retry(|| rustix::fs::fdatasync(self.file)) } else { Ok(()) }
+        if self.writable && self.flushing != Flushing::Never { retry(|| rustix::fs::fdatasync(self.file)) } else { Ok(()) }
     }
 }
 
@@ -150,11 +250,31 @@ pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::R
     }
 }
 
+fn read_direct(direct: &DirectFile<'_>, target: &VolatileSlice<'_>, offset: u64) -> io::Result<usize> {
+    let mut bounce = Bounce::new(target.len().min(BOUNCE_BYTES));
+    let mut done = 0;
+    while done < target.len() {
+        let rest = target.offset(done).map_err(|_| fault())?;
+        let wanted = rest.len().min(BOUNCE_BYTES);
+        let count = direct.read_at(&mut bounce.get()[..wanted], offset + done as u64)?;
+        rest.copy_from(&bounce.get()[..count]);
+        done += count;
+        if count < wanted {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+fn fault() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFAULT)
+}
+
 fn zero_slice(target: &VolatileSlice<'_>, from: usize) -> io::Result<()> {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut at = from;
     while at < target.len() {
-        let rest = target.offset(at).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+        let rest = target.offset(at).map_err(|_| fault())?;
         let count = rest.len().min(ZEROS.len());
         rest.copy_from(&ZEROS[..count]);
         at += count;

@@ -1,6 +1,9 @@
 //! Passes accesses to device pages on: to the control page's few registers, and to the devices, whose requests it carries
 //! out when a doorbell rings.
 
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
 use instar_abi::block::Completion;
 use instar_abi::job::{MAX_DEVICES, device_flag};
 use instar_abi::memory::{DEVICES_START, DeviceState, PAGE_BYTES, PANIC_TEXT_BYTES, SHARED_PANIC_TEXT, SHARED_START};
@@ -12,6 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::backend::Backend;
 use super::executor::{Executor, Outcome};
 use super::request::{self, Answer, Malformed, Request};
+use super::throttle::Throttle;
 use super::transport::{Effect, Transport};
 use crate::vm::{BusAction, DmaMemory, GuestRam, MmioBus, VmError};
 
@@ -23,6 +27,19 @@ const MAX_ENTRIES: usize = 32 << 10;
 pub struct Bus<'a> {
     transports: Vec<Transport>,
     backends: Vec<Backend<'a>>,
+    throttle: Option<Throttle>,
+    copied_bytes: AtomicU64,
+    watcher: Watcher<'a>,
+}
+
+/// Whoever wants to know how many bytes of the upper layers have been copied.
+#[derive(Default)]
+struct Watcher<'a>(Option<&'a mut dyn FnMut(u64)>);
+
+impl fmt::Debug for Watcher<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watcher").field(&self.0.is_some()).finish()
+    }
 }
 
 impl<'a> Bus<'a> {
@@ -43,7 +60,28 @@ impl<'a> Bus<'a> {
             }
         }
         let transports = backends.iter().map(|backend| Transport::new(!backend.writable())).collect::<Result<_, _>>();
-        Ok(Self { transports: transports.map_err(protocol)?, backends })
+        Ok(Self {
+            transports: transports.map_err(protocol)?,
+            backends,
+            throttle: None,
+            copied_bytes: AtomicU64::new(0),
+            watcher: Watcher::default(),
+        })
+    }
+
+    /// Limits what is written to all devices together; 0 for no limit.
+    #[must_use]
+    pub fn limited_to(mut self, bytes_per_second: u64) -> Self {
+        self.throttle = Throttle::new(bytes_per_second);
+        self
+    }
+
+    /// Has `watcher` told, again and again while a doorbell is being answered, how many bytes have been copied from a device
+    /// to one with a higher number since the beginning.
+    #[must_use]
+    pub fn watched_by(mut self, watcher: &'a mut dyn FnMut(u64)) -> Self {
+        self.watcher = Watcher(Some(watcher));
+        self
     }
 
     /// Writes the device table to the guest's memory.
@@ -68,7 +106,9 @@ impl<'a> Bus<'a> {
         let (table, size) = (GuestAddress(queue.desc_table()), queue.size());
         let broken = Malformed("a queue's ring is broken");
         let heads: Vec<u16> = queue.iter(memory).map_err(|_| broken)?.map(|chain| chain.head_index()).collect();
-        let executor = Executor { backends: &self.backends, own: device, memory };
+        let (throttle, copied_bytes) = (self.throttle.as_ref(), &self.copied_bytes);
+        let executor = Executor { backends: &self.backends, own: device, memory, throttle, copied_bytes };
+        let mut nobody = |_| ();
         let mut heads = heads.into_iter().peekable();
         while heads.peek().is_some() {
             let mut requests = Vec::new();
@@ -78,7 +118,11 @@ impl<'a> Bus<'a> {
                 entries += request.action.entries();
                 requests.push(request);
             }
-            for (request, outcome) in requests.iter().zip(executor.execute(&requests)) {
+            let outcomes = match &mut self.watcher.0 {
+                Some(watcher) => executor.execute(&requests, *watcher),
+                None => executor.execute(&requests, &mut nobody),
+            };
+            for (request, outcome) in requests.iter().zip(outcomes) {
                 answer(memory, request, outcome)?;
                 queue.add_used(memory, request.head, request.writable_bytes).map_err(|_| broken)?;
             }

@@ -1,7 +1,6 @@
 //! Compares ranges of two files, so that bytes which turn out equal never enter the guest.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use super::backend::{Backend, end_of};
 
@@ -54,8 +53,5 @@ fn fill(backend: &Backend<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<()>
     let there = usize::try_from(backend.length_bytes().saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
     let (head, tail) = buffer.split_at_mut(there);
     tail.fill(0);
-    backend.file().read_exact_at(head, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::from_raw_os_error(libc::EIO),
-        _ => error,
-    })
+    backend.read_exact(head, offset)
 }

@@ -7,9 +7,10 @@
 //! 4 KiB: 40 ms either way, two threads 33 ms.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use super::backend::{Backend, end_of, retry};
+use super::direct::Bounce;
+use super::pace::Pace;
 use crate::vm::volatile_io;
 
 /// Size of one worker's buffer in bytes.
@@ -22,10 +23,13 @@ const MIN_WRITEBACK_BYTES: u64 = 1 << 20;
 /// Shorter pieces are not worth sharing blocks for: it only scatters the file.
 const MIN_KERNEL_BYTES: u64 = 64 << 10;
 
+/// The most that the kernel is asked to copy at once.
+const MAX_KERNEL_BYTES: u64 = 1 << 30;
+
 /// What a worker needs for copying: one buffer, made when it is first needed.
 #[derive(Debug, Default)]
 pub(super) struct Copier {
-    buffer: Vec<u8>,
+    buffer: Bounce,
     /// The kernel has refused to copy between these files; it would again.
     kernel_refuses: bool,
 }
@@ -42,6 +46,7 @@ impl Copier {
         source: &Backend<'_>,
         source_offset: u64,
         length: u64,
+        pace: &mut Pace<'_>,
     ) -> io::Result<()> {
         target.check_write(target_offset, length)?;
         let source_end = end_of(source_offset, length)?;
@@ -51,13 +56,17 @@ impl Copier {
         let there = source_end.min(source.length_bytes()).saturating_sub(source_offset);
         let mut done = 0;
         if there >= MIN_KERNEL_BYTES && target.kernel_copies() && source.kernel_copies() && !self.kernel_refuses {
-            done = self.copy_in_kernel(target, target_offset, source, source_offset, there)?;
+            done = self.copy_in_kernel(target, target_offset, source, source_offset, there, pace)?;
         }
         while done < there {
-            done += self.copy_piece(target, target_offset + done, source, source_offset + done, there - done)?;
+            let count = pace.piece_bytes(BUFFER_BYTES as u64).min(there - done);
+            pace.wait_for(count);
+            self.copy_piece(target, target_offset + done, source, source_offset + done, count)?;
+            pace.note_copied(count);
+            done += count;
         }
         target.grown_to(target_offset + there);
-        if there >= MIN_WRITEBACK_BYTES {
+        if there >= MIN_WRITEBACK_BYTES && target.writes_back_early() {
             volatile_io::start_writeback(target.file(), target_offset, there);
         }
         if there < length {
@@ -74,18 +83,24 @@ impl Copier {
         source: &Backend<'_>,
         source_offset: u64,
         length: u64,
+        pace: &mut Pace<'_>,
     ) -> io::Result<u64> {
         let mut done = 0;
         while done < length {
             let mut from = source_offset + done;
             let mut to = target_offset + done;
-            let count = usize::try_from(length - done).unwrap_or(usize::MAX).min(1 << 30);
+            let wanted = pace.piece_bytes(MAX_KERNEL_BYTES).min(length - done);
+            let count = usize::try_from(wanted).unwrap_or(usize::MAX);
+            pace.wait_for(wanted);
             let result = retry(|| {
                 rustix::fs::copy_file_range(source.file(), Some(&mut from), target.file(), Some(&mut to), count)
             });
             match result {
                 Ok(0) => break,
-                Ok(count) => done += count as u64,
+                Ok(count) => {
+                    pace.note_copied(count as u64);
+                    done += count as u64;
+                }
                 Err(error) if unsupported(&error) => {
                     self.kernel_refuses = true;
                     break;
@@ -96,7 +111,7 @@ impl Copier {
         Ok(done)
     }
 
-    /// Copies one bufferful; returns how much that was.
+    /// Copies what fits into the buffer.
     fn copy_piece(
         &mut self,
         target: &Backend<'_>,
@@ -104,22 +119,14 @@ impl Copier {
         source: &Backend<'_>,
         source_offset: u64,
         length: u64,
-    ) -> io::Result<u64> {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; BUFFER_BYTES];
+    ) -> io::Result<()> {
+        if self.buffer.len() == 0 {
+            self.buffer = Bounce::new(BUFFER_BYTES);
         }
         let count = usize::try_from(length).unwrap_or(usize::MAX).min(BUFFER_BYTES);
-        let piece = &mut self.buffer[..count];
-        // The source is not shorter than its length says, unless somebody else has cut it: then this is an error.
-        source.file().read_exact_at(piece, source_offset).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => io::Error::from_raw_os_error(libc::EIO),
-            _ => error,
-        })?;
-        target.file().write_all_at(piece, target_offset).map_err(|error| match error.kind() {
-            io::ErrorKind::WriteZero => io::Error::from_raw_os_error(libc::ENOSPC),
-            _ => error,
-        })?;
-        Ok(count as u64)
+        let piece = &mut self.buffer.get()[..count];
+        source.read_exact(piece, source_offset)?;
+        target.write_all(piece, target_offset)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Carries out batches of requests: what stands between two barriers in any order and, where it is much, in parallel.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -11,7 +11,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 use super::backend::{Backend, end_of};
 use super::compare::Comparer;
 use super::copy::Copier;
+use super::pace::Pace;
 use super::request::{Action, Range, Request, Span};
+use super::throttle::Throttle;
 use super::zero;
 use crate::vm::DmaMemory;
 
@@ -58,7 +60,14 @@ pub(super) struct Executor<'a> {
     /// The device whose doorbell rang.
     pub(super) own: usize,
     pub(super) memory: &'a DmaMemory,
+    /// Limits what is written, if there is a limit.
+    pub(super) throttle: Option<&'a Throttle>,
+    /// Counts the bytes that have been copied from devices in front of the own one, where the upper layers are.
+    pub(super) copied_bytes: &'a AtomicU64,
 }
+
+/// Is told how much has been copied.
+pub(super) type Watcher<'a> = &'a mut dyn FnMut(u64);
 
 /// A part of a request that one thread does in one go.
 #[derive(Clone, Copy, Debug)]
@@ -85,24 +94,41 @@ struct Tools {
 
 impl Executor<'_> {
     /// Carries out a batch; the outcomes are in the requests' order.
-    pub(super) fn execute(&self, requests: &[Request]) -> Vec<Outcome> {
+    pub(super) fn execute(&self, requests: &[Request], watcher: Watcher<'_>) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::OK; requests.len()];
         let mut start = 0;
         for (at, request) in requests.iter().enumerate() {
             if request.action.is_barrier() {
-                self.stretch(&requests[start..at], &mut outcomes[start..at]);
-                if let Err(error) = self.whole(&request.action) {
+                self.stretch(&requests[start..at], &mut outcomes[start..at], watcher);
+                let pace = Pace::new(None, self.copied_bytes, None);
+                if let Err(error) = self.whole(&request.action, &pace) {
                     outcomes[at] = Outcome::failed(&error, 0);
                 }
                 start = at + 1;
             }
         }
-        self.stretch(&requests[start..], &mut outcomes[start..]);
+        self.stretch(&requests[start..], &mut outcomes[start..], watcher);
+        self.write_through(requests, &mut outcomes);
         outcomes
     }
 
+    /// Makes durable what the batch has written, where that must not wait for a request.
+    fn write_through(&self, requests: &[Request], outcomes: &mut [Outcome]) {
+        let Ok(own) = self.own() else { return };
+        if !own.writes_through() || !requests.iter().any(|request| request.action.changes_file()) {
+            return;
+        }
+        if let Err(error) = own.flush() {
+            for (request, outcome) in requests.iter().zip(outcomes) {
+                if request.action.changes_file() {
+                    *outcome = Outcome::failed(&error, 0);
+                }
+            }
+        }
+    }
+
     /// Carries out requests without a barrier among them.
-    fn stretch(&self, requests: &[Request], outcomes: &mut [Outcome]) {
+    fn stretch(&self, requests: &[Request], outcomes: &mut [Outcome], watcher: Watcher<'_>) {
         let mut jobs = Vec::new();
         for (request, Request { action, .. }) in requests.iter().enumerate() {
             match action {
@@ -113,23 +139,24 @@ impl Executor<'_> {
         let cost = jobs.iter().fold(0, |sum: u64, job| sum.saturating_add(job.cost));
         let failures = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
-        let work = || {
+        let work = |watcher| {
             let mut tools = Tools::default();
+            let mut pace = Pace::new(self.throttle, self.copied_bytes, watcher);
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = self.piece(job.piece, &mut tools) {
+                if let Err(error) = self.piece(job.piece, &mut tools, &mut pace) {
                     let failure = (job.request, Outcome::failed(&error, job.record));
                     failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
                 }
             }
         };
         if cost < PARALLEL_BYTES || jobs.len() < 2 {
-            work();
+            work(Some(watcher));
         } else {
             thread::scope(|scope| {
                 for _ in 1..WORKERS {
-                    scope.spawn(work);
+                    scope.spawn(|| work(None));
                 }
-                work();
+                work(Some(watcher));
             });
         }
         for (request, outcome) in failures.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -137,14 +164,15 @@ impl Executor<'_> {
         }
     }
 
-    fn piece(&self, piece: Piece<'_>, tools: &mut Tools) -> io::Result<()> {
+    fn piece(&self, piece: Piece<'_>, tools: &mut Tools, pace: &mut Pace<'_>) -> io::Result<()> {
         match piece {
-            Piece::Whole(action) => self.whole(action),
+            Piece::Whole(action) => self.whole(action, pace),
             Piece::Copy(record, part) => {
                 let source = self.other(record.source_device)?;
                 let source_offset = end_of(record.source_offset_bytes, part.offset)?;
                 let target_offset = end_of(record.target_offset_bytes, part.offset)?;
-                tools.copier.copy(self.own()?, target_offset, source, source_offset, part.length)
+                pace.counts = usize::try_from(record.source_device).is_ok_and(|device| device < self.own);
+                tools.copier.copy(self.own()?, target_offset, source, source_offset, part.length, pace)
             }
             Piece::Compare(record, place) => {
                 let other = self.other(record.other_device)?;
@@ -160,7 +188,7 @@ impl Executor<'_> {
         }
     }
 
-    fn whole(&self, action: &Action) -> io::Result<()> {
+    fn whole(&self, action: &Action, pace: &Pace<'_>) -> io::Result<()> {
         let own = self.own()?;
         match action {
             Action::Read { offset, spans, exact } => {
@@ -173,7 +201,7 @@ impl Executor<'_> {
                 if *exact {
                     check_inside(own, *offset, spans)?;
                 }
-                self.each(*offset, spans, |offset, slice| own.write(offset, slice))
+                self.each(*offset, spans, |offset, slice| paced_write(own, offset, slice, pace))
             }
             Action::Flush => own.flush(),
             Action::WriteZeroes { ranges, exact } => ranges.iter().try_for_each(|range| {
@@ -213,6 +241,19 @@ impl Executor<'_> {
         let device = usize::try_from(device).ok().and_then(|device| self.backends.get(device));
         device.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
+}
+
+/// Writes a piece of guest memory, bit by bit where there is a limit.
+fn paced_write(own: &Backend<'_>, offset: u64, slice: &VolatileSlice<'_>, pace: &Pace<'_>) -> io::Result<()> {
+    let mut done = 0;
+    while done < slice.len() {
+        let rest = (slice.len() - done) as u64;
+        let count = usize::try_from(pace.piece_bytes(rest)).unwrap_or(slice.len());
+        pace.wait_for(count as u64);
+        own.write(offset.saturating_add(done as u64), &slice.subslice(done, count).map_err(|_| fault())?)?;
+        done += count;
+    }
+    Ok(())
 }
 
 fn cut<'r>(request: usize, action: &'r Action, jobs: &mut Vec<Job<'r>>) {

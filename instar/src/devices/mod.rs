@@ -7,13 +7,16 @@ mod backend;
 mod bus;
 mod compare;
 mod copy;
+mod direct;
 mod executor;
+mod pace;
 mod request;
+mod throttle;
 mod transport;
 mod zero;
 
 #[cfg(test)]
 mod tests;
 
-pub use backend::Backend;
+pub use backend::{Backend, Flushing};
 pub use bus::Bus;

@@ -72,6 +72,14 @@ impl Action {
         matches!(self, Self::Flush | Self::Resize(_))
     }
 
+    /// Whether the file has other bytes afterwards.
+    pub(super) fn changes_file(&self) -> bool {
+        matches!(
+            self,
+            Self::Write { .. } | Self::Copy(_) | Self::WriteZeroes { .. } | Self::Discard(_) | Self::Resize(_)
+        )
+    }
+
     /// How many list entries it holds in the host's memory.
     pub(super) fn entries(&self) -> usize {
         match self {

@@ -1,7 +1,6 @@
 //! Makes ranges of a file read as zeros, or gives their space back: by the file system's means where it has them.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use rustix::fs::FallocateFlags;
 
@@ -65,7 +64,7 @@ fn zero_inside(target: &Backend<'_>, offset: u64, length: u64, ways: &[Fallocate
     let mut done = 0;
     while done < length {
         let count = usize::try_from(length - done).unwrap_or(usize::MAX).min(ZEROS_BYTES);
-        target.file().write_all_at(&ZEROS[..count], offset + done)?;
+        target.write_all(&ZEROS[..count], offset + done)?;
         done += count as u64;
     }
     Ok(())
@@ -73,6 +72,7 @@ fn zero_inside(target: &Backend<'_>, offset: u64, length: u64, ways: &[Fallocate
 
 fn grow(target: &Backend<'_>, end: u64) -> io::Result<()> {
     if end > target.length_bytes() {
+        let _alone = target.alone();
         retry(|| rustix::fs::ftruncate(target.file(), end))?;
         target.grown_to(end);
     }
@@ -80,6 +80,7 @@ fn grow(target: &Backend<'_>, end: u64) -> io::Result<()> {
 }
 
 fn punch(target: &Backend<'_>, offset: u64, length: u64, way: FallocateFlags) -> io::Result<()> {
+    let _alone = target.alone();
     retry(|| rustix::fs::fallocate(target.file(), way, offset, length))
 }
 

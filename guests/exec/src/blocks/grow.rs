@@ -64,7 +64,8 @@ impl BlocksTarget {
         while next < end {
             let (page, at) = (next / self.blocks.page_entries(), next % self.blocks.page_entries());
             let at = to_index(at * form.bytes());
-            let holds_any = self.blocks.page(storage, page)?.is_some_and(|bytes| bytes[at..].iter().any(|byte| *byte != 0));
+            let holds_any =
+                self.blocks.page(storage, page)?.is_some_and(|bytes| bytes[at..].iter().any(|byte| *byte != 0));
             if holds_any {
                 self.blocks.page_mut(storage, page)?[at..].fill(0);
                 self.mark_dirty();

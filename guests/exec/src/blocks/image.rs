@@ -23,6 +23,8 @@ pub struct Blocks {
     pub(super) dialect: Box<dyn Dialect>,
     /// Pages that differ from what the file holds, by their index.
     pub(super) changed: BTreeMap<u64, Vec<u8>>,
+    /// First byte behind what the file holds, and what has been put there since: no block lies at or beyond it.
+    pub(super) limit_bytes: u64,
     window: Vec<u8>,
     window_offset: u64,
 }
@@ -50,7 +52,14 @@ impl Blocks {
                 }
             }
         }
-        Ok(Self { shape, dialect, changed: BTreeMap::new(), window: Vec::new(), window_offset: 0 })
+        Ok(Self {
+            shape,
+            dialect,
+            changed: BTreeMap::new(),
+            limit_bytes: file_length_bytes,
+            window: Vec::new(),
+            window_offset: 0,
+        })
     }
 
     /// Reads the upper table of a table of tables: as many offsets as the disk needs.
@@ -141,17 +150,21 @@ impl Blocks {
     pub(super) fn page_blocks(&mut self, storage: &mut dyn Storage, first: u64, count: u64) -> Result<Vec<Block>> {
         let (page, start) = (first / self.page_entries(), first % self.page_entries());
         let (form, entry_bytes) = (self.shape.form, to_index(self.shape.form.bytes()));
-        let end_bytes = self.shape.end_bytes;
+        let limit_bytes = self.limit_bytes;
         let Some(bytes) = self.page(storage, page)? else {
             return Ok(alloc::vec![Block::Unallocated; to_index(count)]);
         };
-        let raw: Vec<u64> =
-            bytes.chunks_exact(entry_bytes).skip(to_index(start)).take(to_index(count)).map(|raw| form.get(raw)).collect();
+        let raw: Vec<u64> = bytes
+            .chunks_exact(entry_bytes)
+            .skip(to_index(start))
+            .take(to_index(count))
+            .map(|raw| form.get(raw))
+            .collect();
         (first..)
             .zip(raw)
             .map(|(block, raw)| {
                 let finding = match self.dialect.decode(raw) {
-                    Ok(Block::Data(offset) | Block::Packed { offset, .. }) if offset >= end_bytes => {
+                    Ok(Block::Data(offset) | Block::Packed { offset, .. }) if offset >= limit_bytes => {
                         "lies beyond the end of the file"
                     }
                     Ok(found) => return Ok(found),

@@ -82,7 +82,7 @@ pub struct Shape {
     pub prefix_bytes: u64,
     /// What the start of a new block, or of a new table, is a multiple of.
     pub alignment_bytes: u64,
-    /// First byte behind everything that the file holds.
+    /// Where new blocks and tables begin at the earliest; what the entries and the metadata tell counts besides.
     pub end_bytes: u64,
     /// Parts of the file, apart from the tables, that no block may touch.
     pub areas: Vec<Range<u64>>,

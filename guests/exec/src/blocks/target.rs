@@ -151,6 +151,7 @@ impl BlocksTarget {
         let end = start.and_then(|start| start.checked_add(length_bytes)).filter(|end| i64::try_from(*end).is_ok());
         let (Some(start), Some(end)) = (start, end) else { return Err(shape.too_large()) };
         shape.end_bytes = end;
+        self.blocks.limit_bytes = self.blocks.limit_bytes.max(end);
         self.is_longer = true;
         Ok(start)
     }

@@ -2,8 +2,14 @@
 //! Opens nothing that the image names and changes nothing.
 
 mod luks;
+mod parallels;
+mod qcow;
 mod qcow2;
+mod qed;
+mod vdi;
+mod vhdx;
 mod vmdk;
+mod vpc;
 mod window;
 
 use alloc::vec::Vec;
@@ -53,6 +59,17 @@ impl Found {
             backing_format: [0; 16],
         };
         Self { report, payload: Vec::new(), payload_limit_bytes: report_area_bytes }
+    }
+
+    /// Sizes of the disk and of its clusters, and the backing name where one is recorded.
+    fn describe(&mut self, virtual_size_bytes: u64, cluster_size_bytes: u64, backing_name: Option<&[u8]>) {
+        self.report.virtual_size_bytes = virtual_size_bytes;
+        self.report.cluster_size_bytes = cluster_size_bytes;
+        let Some(name) = backing_name else { return };
+        let length = name.len().min(MAX_NAME_BYTES);
+        self.report.flags |= info_flag::HAS_BACKING;
+        self.report.backing_name[..length].copy_from_slice(&name[..length]);
+        self.report.backing_name_length_bytes = u32::try_from(length).unwrap_or(0);
     }
 
     /// Appends an item to the payload: its kind, its fixed part, its strings.
@@ -106,6 +123,12 @@ fn inspect(job: &[u8], storage: &mut dyn Storage, report_area_bytes: usize) -> R
         }
         format::QCOW2 => qcow2::inspect(storage, device, &mut found)?,
         format::VMDK => vmdk::inspect(storage, &job, device, &mut found)?,
+        format::QED => qed::inspect(storage, device, &mut found)?,
+        format::QCOW => qcow::inspect(storage, device, &mut found)?,
+        format::VDI => vdi::inspect(storage, device, &mut found)?,
+        format::VHDX => vhdx::inspect(storage, device, &mut found)?,
+        format::VPC => vpc::inspect(storage, device, &mut found)?,
+        format::PARALLELS => parallels::inspect(storage, device, &mut found)?,
         // Other formats: their number is all that is known of them.
         _ => {}
     }

@@ -11,8 +11,7 @@ const LITERALS: usize = 286;
 const DISTANCES: usize = 30;
 const CODE_LENGTHS: usize = 19;
 /// The order in which the lengths of the code length code stand in a block.
-const CODE_LENGTH_ORDER: [usize; CODE_LENGTHS] =
-    [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+const CODE_LENGTH_ORDER: [usize; CODE_LENGTHS] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
 /// Bits on their way into bytes, lowest first.
 #[derive(Default)]
@@ -22,8 +21,8 @@ pub(super) struct Bits {
 }
 
 impl Bits {
-    fn put(&mut self, value: u32, count: u32, into: &mut Vec<u8>) {
-        self.waiting |= u64::from(value) << self.count;
+    fn put(&mut self, value: usize, count: u32, into: &mut Vec<u8>) {
+        self.waiting |= (value as u64) << self.count;
         self.count += count;
         while self.count >= 8 {
             into.push(self.waiting.to_le_bytes()[0]);
@@ -33,7 +32,7 @@ impl Bits {
     }
 
     fn put_code(&mut self, code: Code, into: &mut Vec<u8>) {
-        self.put(u32::from(code.bits), u32::from(code.length), into);
+        self.put(usize::from(code.bits), u32::from(code.length), into);
     }
 
     /// Fills the last byte up with zeros.
@@ -48,7 +47,7 @@ impl Bits {
 #[derive(Clone, Copy)]
 struct Extra {
     symbol: usize,
-    value: u32,
+    value: usize,
     count: u32,
 }
 
@@ -61,8 +60,8 @@ fn length_symbol(length: usize) -> Extra {
         _ => {
             let log = distance.ilog2();
             let count = log - 2;
-            let symbol = 257 + 4 * (log as usize - 1) + (distance >> count & 3);
-            Extra { symbol, value: (distance & ((1 << count) - 1)) as u32, count }
+            let symbol = 257 + 4 * (log as usize - 1) + ((distance >> count) & 3);
+            Extra { symbol, value: distance & ((1 << count) - 1), count }
         }
     }
 }
@@ -75,8 +74,8 @@ fn distance_symbol(distance: usize) -> Extra {
     }
     let log = distance.ilog2();
     let count = log - 1;
-    let symbol = 2 * log as usize + (distance >> count & 1);
-    Extra { symbol, value: (distance & ((1 << count) - 1)) as u32, count }
+    let symbol = 2 * log as usize + ((distance >> count) & 1);
+    Extra { symbol, value: distance & ((1 << count) - 1), count }
 }
 
 /// A byte as it is, or bytes that have occurred before.
@@ -111,7 +110,7 @@ pub(super) fn write(tokens: &[Token], is_last: bool, bits: &mut Bits, into: &mut
         of(&literal_counts, &lengths[0]) + of(&distance_counts, &lengths[1]) + extra_bits
     };
     let fixed = fixed_lengths();
-    bits.put(u32::from(is_last), 1, into);
+    bits.put(usize::from(is_last), 1, into);
     let chosen = if size(&own) + head.size() < size(&fixed) {
         bits.put(2, 2, into);
         head.write(bits, into);
@@ -178,17 +177,16 @@ impl Head {
 
     /// Length in bits.
     fn size(&self) -> u32 {
-        let symbols: u32 =
-            self.symbols.iter().map(|extra| u32::from(self.lengths[extra.symbol]) + extra.count).sum();
-        14 + 3 * self.written() as u32 + symbols
+        let symbols: u32 = self.symbols.iter().map(|extra| u32::from(self.lengths[extra.symbol]) + extra.count).sum();
+        14 + 3 * u32::try_from(self.written()).unwrap_or(0) + symbols
     }
 
     fn write(&self, bits: &mut Bits, into: &mut Vec<u8>) {
-        bits.put((self.literals - 257) as u32, 5, into);
-        bits.put((self.distances - 1) as u32, 5, into);
-        bits.put((self.written() - 4) as u32, 4, into);
+        bits.put(self.literals - 257, 5, into);
+        bits.put(self.distances - 1, 5, into);
+        bits.put(self.written() - 4, 4, into);
         for symbol in &CODE_LENGTH_ORDER[..self.written()] {
-            bits.put(u32::from(self.lengths[*symbol]), 3, into);
+            bits.put(usize::from(self.lengths[*symbol]), 3, into);
         }
         let codes = codes(&self.lengths);
         for extra in &self.symbols {
@@ -212,7 +210,7 @@ fn repeat(length: u8, mut count: usize, symbols: &mut Vec<Extra>) {
             _ => (16, 3, 2, 6),
         };
         let now = count.min(most);
-        symbols.push(Extra { symbol, value: (now - base) as u32, count: bits });
+        symbols.push(Extra { symbol, value: now - base, count: bits });
         count -= now;
     }
     symbols.extend(core::iter::repeat_n(single, count));

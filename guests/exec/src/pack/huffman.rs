@@ -17,14 +17,9 @@ pub(super) struct Code {
 pub(super) fn lengths(counts: &[u32], length_max: usize) -> Vec<u8> {
     let mut symbols: Vec<(u32, usize)> =
         counts.iter().enumerate().filter(|(_, count)| **count != 0).map(|(symbol, count)| (*count, symbol)).collect();
-    for symbol in 0..counts.len() {
-        if symbols.len() >= 2 {
-            break;
-        }
-        if counts[symbol] == 0 {
-            symbols.push((1, symbol));
-        }
-    }
+    let missing = 2usize.saturating_sub(symbols.len());
+    let unused = counts.iter().enumerate().filter(|(_, count)| **count == 0);
+    symbols.extend(unused.take(missing).map(|(symbol, _)| (1, symbol)));
     symbols.sort_unstable();
     let mut of_length = vec![0usize; length_max + 1];
     for depth in depths(&symbols) {
@@ -114,10 +109,12 @@ mod tests {
 
     #[test]
     fn codes_are_complete_at_any_limit() {
-        let fibonacci: Vec<u32> = (0..30).scan((1, 1), |pair, _| {
-            *pair = (pair.1, pair.0 + pair.1);
-            Some(pair.0)
-        }).collect();
+        let fibonacci: Vec<u32> = (0..30)
+            .scan((1, 1), |pair, _| {
+                *pair = (pair.1, pair.0 + pair.1);
+                Some(pair.0)
+            })
+            .collect();
         for limit in [5, 7, 15] {
             let lengths = lengths(&fibonacci, limit);
             assert!(is_complete(&lengths), "limit {limit}: {lengths:?}");

@@ -32,10 +32,7 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new() -> Self {
-        Self {
-            heads: vec![0; 1 << HASH_BITS].into_boxed_slice(),
-            previous: vec![0; WINDOW_BYTES].into_boxed_slice(),
-        }
+        Self { heads: vec![0; 1 << HASH_BITS].into_boxed_slice(), previous: vec![0; WINDOW_BYTES].into_boxed_slice() }
     }
 
     /// Forgets everything.

@@ -30,11 +30,9 @@ impl Packer {
         self.packed.clear();
         match self.compression {
             CompressionType::Zlib => self.deflater.deflate(cluster, &mut self.packed),
-            CompressionType::Zstd => ruzstd::encoding::compress(
-                cluster,
-                &mut self.packed,
-                ruzstd::encoding::CompressionLevel::Fastest,
-            ),
+            CompressionType::Zstd => {
+                ruzstd::encoding::compress(cluster, &mut self.packed, ruzstd::encoding::CompressionLevel::Fastest)
+            }
         }
         (self.packed.len() < cluster.len()).then_some(&self.packed[..])
     }
@@ -57,7 +55,10 @@ mod tests {
 
     fn samples() -> Vec<Vec<u8>> {
         let mut samples = vec![vec![0; 512], vec![7; 65536], (0..=255u8).cycle().take(4096).collect(), vec![b'a'; 1]];
-        let text: Vec<u8> = noise(1).flat_map(|byte| [b"alpha ", b"beta  ", b"gamma "][usize::from(byte) % 3].to_owned()).take(65536).collect();
+        let text: Vec<u8> = noise(1)
+            .flat_map(|byte| [b"alpha ", b"beta  ", b"gamma "][usize::from(byte) % 3].to_owned())
+            .take(65536)
+            .collect();
         samples.push(text);
         samples.push(noise(2).map(|byte| byte & 3).take(131_072).collect());
         // Repeats at distances beyond the window, just inside of it, and just outside.
@@ -108,7 +109,9 @@ mod tests {
         for compression in [CompressionType::Zlib, CompressionType::Zstd] {
             let mut packer = Packer::new(compression);
             assert!(packer.pack(&vec![0x5a; 65536]).unwrap().len() < 200);
-            assert!(packer.pack(&noise(5).map(|byte| byte & 15).take(65536).collect::<Vec<_>>()).unwrap().len() < 40_000);
+            assert!(
+                packer.pack(&noise(5).map(|byte| byte & 15).take(65536).collect::<Vec<_>>()).unwrap().len() < 40_000
+            );
             assert!(packer.pack(&noise(6).take(65536).collect::<Vec<_>>()).is_none());
         }
     }

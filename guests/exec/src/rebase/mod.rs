@@ -37,10 +37,7 @@ fn rebase(job: &[u8], storage: &mut dyn Storage) -> Result<RebaseReport> {
     let order = Order::read(&job)?;
     let (device, image_format) = image_device(&job, 0)?;
     if image_format != format::QCOW2 {
-        return Err(Failure {
-            errno: ENOTSUP,
-            ..Failure::new(error_kind::JOB, 0, "Operation not supported")
-        });
+        return Err(Failure { errno: ENOTSUP, ..Failure::new(error_kind::JOB, 0, "Operation not supported") });
     }
     // Whether the new header can be written at all is known before anything is copied.
     let header = read_own_header(storage, 0, device)?;

@@ -44,9 +44,7 @@ impl Reader {
             Source::Data { device, host_offset } => {
                 let layer = self.layer(device);
                 let bytes = &mut self.buffer[..to_index(length_bytes)];
-                storage
-                    .read(DeviceId(device), host_offset, bytes)
-                    .map_err(|error| Failure::storage(layer, error))?;
+                storage.read(DeviceId(device), host_offset, bytes).map_err(|error| Failure::storage(layer, error))?;
                 Ok(Some(bytes))
             }
             Source::Compressed(source) => {

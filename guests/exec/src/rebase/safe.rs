@@ -4,8 +4,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use instar_abi::report::{RebaseReport, error_kind};
-use instar_formats::qcow2::geometry::Geometry;
 use instar_formats::qcow2::Access;
+use instar_formats::qcow2::geometry::Geometry;
 use instar_plan::extent::{Extent, Source};
 use instar_plan::rebase::{Comparison, Packing, Received, Verdicts, plan_comparisons, plan_header, plan_rebase_qcow2};
 

@@ -27,7 +27,7 @@ pub struct Description {
 pub fn describe(storage: &mut dyn Storage, layer: u32, device: DeviceId) -> Result<Description> {
     let refused = |error: VmdkError| Failure::new(error_kind::OPEN, layer, error);
     let length_bytes = storage.length_bytes(device);
-    if length_bytes < MAGIC.len() as u64 {
+    if length_bytes == 0 {
         return Err(refused(VmdkError::TooSmall));
     }
     let magic = read_vec(storage, layer, device, 0, MAGIC.len() as u64)?;
@@ -46,7 +46,11 @@ pub fn describe(storage: &mut dyn Storage, layer: u32, device: DeviceId) -> Resu
     let header = read_sparse_header(storage, layer, device)?;
     let (offset, room_bytes) = header.descriptor.unwrap_or((0, 0));
     let text = read_vec(storage, layer, device, offset, room_bytes.min(DESCRIPTOR_BYTES_MAX))?;
-    let descriptor = Descriptor::parse_embedded(&text).map_err(refused)?;
+    let mut descriptor = Descriptor::parse_embedded(&text).map_err(refused)?;
+    if header.compression.is_some() {
+        // What the header says of the grains stands above what the descriptor calls the image.
+        descriptor.create_type = b"streamOptimized".to_vec();
+    }
     if header.geometry.capacity_bytes == 0 {
         let name = alloc::string::String::from_utf8_lossy(&descriptor.create_type).into_owned();
         return Err(refused(VmdkError::ImageType(name)));

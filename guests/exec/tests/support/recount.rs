@@ -1,4 +1,5 @@
 //! Counts what refers to each host cluster of a qcow2 image without snapshots or bitmaps, and compares with the refcounts.
+#![expect(clippy::cast_possible_truncation, reason = "images in tests are small")]
 
 use instar_formats::qcow2::entry::{L1Entry, L2Entry};
 use instar_formats::qcow2::{Access, Header, refcount};

@@ -6,7 +6,7 @@ use crate::bytes::{be_u32, be_u64};
 /// Length of the header in bytes.
 pub const HEADER_BYTES: usize = 48;
 /// The most L2 tables, a limit of instar: each takes some bytes of memory.
-pub const TABLES_MAX: u64 = 1 << 20;
+pub(super) const TABLES_MAX: u64 = 1 << 20;
 const MAGIC: &[u8] = b"QFI\xfb";
 const SECTOR_BYTES: u64 = 512;
 /// Limits of qemu-img.

@@ -8,7 +8,7 @@ use core::fmt;
 pub enum VmdkError {
     /// Neither a sparse extent nor a descriptor.
     NotVmdk,
-    /// Fewer bytes than any descriptor has.
+    /// An empty file.
     TooSmall,
     /// A version above 3.
     Version(u32),

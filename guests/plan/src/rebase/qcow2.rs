@@ -127,10 +127,7 @@ mod tests {
         let own = [extent(0, END, Source::Absent)];
         let differing = [(4096, false), (8192, true), (3 * 4096, true)];
         let received = received(false, Packing::Never, &own, &differing);
-        assert_eq!(
-            received.plain,
-            [extent(4096, 4096, data(0x11000)), extent(8192, END - 8192, Source::Zero)]
-        );
+        assert_eq!(received.plain, [extent(4096, 4096, data(0x11000)), extent(8192, END - 8192, Source::Zero)]);
         assert!(received.packed.is_empty());
     }
 

@@ -56,8 +56,8 @@ pub(super) fn image(entry: &ImageEntry, version: Version) -> Object {
         object.set("encrypted", true);
     }
     object.set_some("backing-filename", info.backing_name.as_deref());
-    // The driver does not answer for an image whose extents differ.
-    if info.vmdk.as_ref().is_none_or(VmdkInfo::is_uniform) {
+    // Some drivers do not answer: parallels never, and vmdk not for an image whose extents differ.
+    if info.format != format::PARALLELS && info.vmdk.as_ref().is_none_or(VmdkInfo::is_uniform) {
         object.set("dirty-flag", is_dirty(info, version));
     }
     object

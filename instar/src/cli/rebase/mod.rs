@@ -82,7 +82,8 @@ impl<'a> Rebase<'a> {
         let operand = open(file, &arguments.image, Access::Write)?;
         let typed = operand.image.name().to_vec();
         let (is_unsafe, probes) = (arguments.is_unsafe, operand.format == format::PROBE);
-        let gate = Gate::new(&typed, &gate_options(&arguments.gate, arguments.backing.as_deref())).map_err(Failure::File)?;
+        let gate =
+            Gate::new(&typed, &gate_options(&arguments.gate, arguments.backing.as_deref())).map_err(Failure::File)?;
         let layers = if is_unsafe {
             vec![alone(operand, sandbox)?]
         } else {
@@ -229,5 +230,5 @@ fn alone(operand: super::operand::OpenOperand, sandbox: &mut impl Sandbox) -> Re
         Finding::Sandbox(error) => Failure::Sandbox { image: image.name().to_vec(), error },
     })?;
     let location = Location::of_overlay(image.name());
-    Ok(Layer { image, data: None, summary, given_format, location, recorded: None })
+    Ok(Layer { image, data: None, extents: Vec::new(), summary, given_format, location, recorded: None })
 }

@@ -1,5 +1,7 @@
 //! What requests do to files.
 
+use std::sync::atomic::AtomicU64;
+
 use instar_abi::block::{CompareRecord, CopyRecord, status};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -15,7 +17,8 @@ fn request(action: Action) -> Request {
 
 fn execute(memory: &DmaMemory, backends: &[Backend<'_>], own: usize, actions: Vec<Action>) -> Vec<Outcome> {
     let requests: Vec<Request> = actions.into_iter().map(request).collect();
-    Executor { backends, own, memory }.execute(&requests)
+    let copied_bytes = AtomicU64::new(0);
+    Executor { backends, own, memory, throttle: None, copied_bytes: &copied_bytes }.execute(&requests, &mut |_| ())
 }
 
 fn errnos(outcomes: &[Outcome]) -> Vec<i32> {
