@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
             .map_err(|error| VmError::setup("looking at a file", error))?;
         let device_count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
         let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
-        let mut on_copied = |copied| meter.borrow_mut().host_copied(copied);
+        let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
         let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
         let mut vm = Vm::new(self.hypervisor, self.program.elf, self.memory_bytes, device_count)?;
         vm.ram().write_low(JOB_START, self.job)?;
@@ -155,7 +155,8 @@ impl Meter<'_> {
         self.show(done);
     }
 
-    fn host_copied(&mut self, copied: u64) {
+    fn host_copied(&mut self, copied: u64, total: u64) {
+        self.guest.1 = total;
         self.show(copied);
     }
 

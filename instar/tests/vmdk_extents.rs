@@ -78,10 +78,10 @@ fn extents_beside_the_image_are_opened_as_it_is() {
 fn extents_elsewhere_are_refused_whether_they_exist_or_not() {
     let place = place();
     for name in ["../outside", "../absent", "/etc/passwd", "/absent"] {
-        let text = open(place.path(), name, Access::Read).err().expect("refused");
+        let text = open(place.path(), name, Access::Read).expect_err("refused");
         assert!(text.contains(&format!("The image names '{name}', which is outside")), "{text}");
     }
-    let text = open(place.path(), "nbd:localhost:10809", Access::Read).err().expect("refused");
+    let text = open(place.path(), "nbd:localhost:10809", Access::Read).expect_err("refused");
     assert!(text.contains("nbd"), "{text}");
 }
 
@@ -89,7 +89,7 @@ fn extents_elsewhere_are_refused_whether_they_exist_or_not() {
 fn an_extent_is_no_other_file_of_the_image() {
     let place = place();
     for extents in ["disk.vmdk", "a\n./a", "a\nsame"] {
-        let text = open(place.path(), extents, Access::Read).err().expect("refused");
+        let text = open(place.path(), extents, Access::Read).expect_err("refused");
         assert!(text.contains("creates an infinite loop"), "{text}");
     }
 }
@@ -97,13 +97,13 @@ fn an_extent_is_no_other_file_of_the_image() {
 #[test]
 fn a_missing_extent_is_named() {
     let place = place();
-    let text = open(place.path(), "parts/c", Access::Read).err().expect("refused");
+    let text = open(place.path(), "parts/c", Access::Read).expect_err("refused");
     assert_eq!(text, "Could not open 'ROOT/vm/disk.vmdk': Could not open 'ROOT/vm/parts/c': No such file or directory");
 }
 
 #[test]
 fn more_extents_than_devices_are_refused() {
     let place = place();
-    let text = open(place.path(), &"a\n".repeat(256), Access::Read).err().expect("refused");
+    let text = open(place.path(), &"a\n".repeat(256), Access::Read).expect_err("refused");
     assert!(text.contains("the image has more extent files than can be opened"), "{text}");
 }

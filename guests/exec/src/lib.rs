@@ -28,4 +28,4 @@ pub mod vhdx;
 pub mod vmdk;
 pub mod vpc;
 
-pub use storage::{CopySegment, DeviceId, Operation, Storage, StorageError};
+pub use storage::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError};

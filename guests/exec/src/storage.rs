@@ -1,5 +1,6 @@
 //! What the executor needs of the world: devices with byte offsets, batches, and a barrier.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Number of a device in the job's device table.
@@ -13,6 +14,8 @@ pub enum Operation {
     Read,
     /// Writing bytes from the sandbox.
     Write,
+    /// Comparing bytes of two devices.
+    Compare,
     /// Copying bytes from device to device.
     Copy,
     /// Making a range read as zeros.
@@ -63,6 +66,22 @@ pub struct CopySegment {
     pub length_bytes: u64,
 }
 
+/// One piece of a comparison between two devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompareSegment {
+    /// At which byte of the device that is asked.
+    pub offset: u64,
+    /// What it is compared with.
+    pub other: DeviceId,
+    /// At which byte.
+    pub other_offset: u64,
+    /// How many. What lies beyond the end of a device reads as zeros.
+    pub length_bytes: u64,
+}
+
+/// How much of a comparison is read at once where the devices cannot compare by themselves.
+const COMPARE_BUFFER_BYTES: u64 = 64 << 10;
+
 /// Devices that hold images.
 ///
 /// Everything but `read`, `length_bytes` and `resize` may be queued and carried out later, in any order and in parallel,
@@ -78,6 +97,32 @@ pub trait Storage {
     /// As [`Storage::read`] for several ranges at once, each given as its offset and the buffer it goes into.
     fn read_many(&mut self, device: DeviceId, ranges: &mut [(u64, &mut [u8])]) -> Result<(), StorageError> {
         ranges.iter_mut().try_for_each(|(offset, buffer)| self.read(device, *offset, buffer))
+    }
+
+    /// Appends to `differs`, for each segment, whether the bytes differ. Settles `device` first; what is queued for other
+    /// devices may be seen or not.
+    fn compare(
+        &mut self,
+        device: DeviceId,
+        segments: &[CompareSegment],
+        differs: &mut Vec<bool>,
+    ) -> Result<(), StorageError> {
+        let mut buffers = [Vec::new(), Vec::new()];
+        for segment in segments {
+            let (mut done, mut found) = (0, false);
+            while done < segment.length_bytes && !found {
+                let count = (segment.length_bytes - done).min(COMPARE_BUFFER_BYTES);
+                let sides = [(device, segment.offset), (segment.other, segment.other_offset)];
+                for (buffer, (side, offset)) in buffers.iter_mut().zip(sides) {
+                    buffer.resize(usize::try_from(count).unwrap_or(0), 0);
+                    self.read(side, offset + done, buffer)?;
+                }
+                found = buffers[0] != buffers[1];
+                done += count;
+            }
+            differs.push(found);
+        }
+        Ok(())
     }
 
     /// Writes `bytes` at `offset`; the device grows as needed.

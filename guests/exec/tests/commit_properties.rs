@@ -1,12 +1,14 @@
 //! Commit over random pairs of images in memory: what a guest reads stays, the tables agree with the refcounts, and a
 //! crash at any write leaves a chain that still reads the same and that a second run completes.
 
+#[path = "support/crashing.rs"]
+mod crashing;
 mod support;
 
+use crashing::Crashing;
 use instar_exec::memory::MemoryStorage;
 use instar_plan::extent::{Extent, Source};
 use proptest::prelude::*;
-use support::crashing::Crashing;
 use support::{QCOW2, RAW, Shape, commit, empty_image, read, write};
 
 /// Device of bytes that extents are filled from; no layer of any job.

@@ -2,10 +2,13 @@
 //! crash at any write leaves an overlay that still reads the same through the old chain or through the new one.
 #![expect(clippy::cast_possible_truncation, reason = "images in tests are small")]
 
+#[path = "support/crashing.rs"]
+mod crashing;
 #[path = "support/recount.rs"]
 mod recount;
 mod support;
 
+use crashing::Crashing;
 use instar_abi::job::{JobHeader, RebaseJob, operation, rebase_flag};
 use instar_abi::report::{RebaseReport, ReportHeader, outcome};
 use instar_abi::wire::Wire;
@@ -16,7 +19,6 @@ use instar_exec::open::open_layer;
 use instar_plan::extent::{Extent, Source};
 use proptest::prelude::*;
 use recount::assert_refcounts_are_exact;
-use support::crashing::Crashing;
 use support::{QCOW2, RAW, Shape, commit, empty_image, job, read, write};
 
 fn pattern() -> Vec<u8> {

@@ -2,16 +2,18 @@
 //! leaves a chain that still reads the same, and damaged images end in an error and not in a panic.
 #![expect(clippy::cast_possible_truncation, reason = "the images of these tests are small")]
 
+#[path = "support/crashing.rs"]
+mod crashing;
 mod support;
 mod vmdk_support;
 
+use crashing::Crashing;
 use instar_abi::job::{DeviceEntry, JobHeader, format, role};
 use instar_abi::report::{ReportHeader, outcome};
 use instar_abi::wire::Wire;
 use instar_exec::memory::MemoryStorage;
 use instar_plan::extent::{Extent, Source};
 use proptest::prelude::*;
-use support::crashing::Crashing;
 use support::{QCOW2, RAW, Shape, commit, empty_image, job, read, write};
 use vmdk_support::{Sparse, descriptor, sparse};
 

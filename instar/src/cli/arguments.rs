@@ -64,21 +64,37 @@ pub struct GateArguments {
 pub struct CommitArguments {
     #[command(flatten)]
     pub image: ImageArguments,
-    /// Cache mode: none, directsync, writeback, unsafe or writethrough; the result is on the disk in all of them
+    /// Cache mode of all images: writeback (default); none or off, past the page cache; writethrough, on the disk at every
+    /// step; directsync, both; unsafe, never flushed
     #[arg(short = 't', long = "cache", value_name = "CACHE", allow_hyphen_values = true)]
     pub cache: Option<OsString>,
     /// Image of the backing chain to commit into, instead of FILE's own backing file; implies -d
     #[arg(short = 'b', long = "base", value_name = "BASE", allow_hyphen_values = true)]
     pub base: Option<OsString>,
-    /// Do not empty FILE afterwards
+    /// Do not empty FILE afterwards; it stays as it is
     #[arg(short = 'd', long = "drop")]
     pub drop: bool,
-    /// Bytes per second, with a suffix k, M, G, T, P or E; checked, but this version does not slow down
+    /// Most bytes to write per second, with a suffix k, M, G, T, P or E; 0 for no limit
     #[arg(short = 'r', long = "rate-limit", value_name = "RATE", allow_hyphen_values = true)]
     pub rate: Option<OsString>,
-    /// Show progress
-    #[arg(short = 'p', long = "progress")]
-    pub progress: bool,
+    /// Empty FILE afterwards although -b is given; BASE must be the image right below FILE
+    #[arg(long = "empty")]
+    pub empty: bool,
+    /// Delete FILE once the base is on the disk, instead of emptying it
+    #[arg(long = "delete-overlay")]
+    pub delete_overlay: bool,
+    /// Refuse if another image in DIR is based on the base; can be given more than once
+    #[arg(long = "check-siblings", value_name = "DIR", allow_hyphen_values = true, action = ArgAction::Append)]
+    pub sibling_directories: Vec<PathBuf>,
+    /// Go on where --check-siblings or --delete-overlay would refuse
+    #[arg(long = "force")]
+    pub force: bool,
+    /// Show progress: a bar on a terminal, otherwise a percentage
+    #[arg(short = 'p')]
+    pub show_progress: bool,
+    /// Show progress: auto (as -p), plain, bar, json (one object a line, on standard error) or none
+    #[arg(long = "progress", value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    pub progress: Option<OsString>,
     /// Say nothing unless something goes wrong
     #[arg(short = 'q', long = "quiet")]
     pub quiet: bool,
@@ -150,4 +166,40 @@ pub struct RebaseArguments {
     pub output: Option<OsString>,
     #[command(flatten)]
     pub gate: GateArguments,
+}
+
+/// Words that `--progress` understands. It can stand alone, as qemu-img has it, so only these are taken for its value.
+const PROGRESS_WORDS: [&str; 5] = ["auto", "plain", "bar", "json", "none"];
+
+/// The command line of `commit` with `--progress WORD` written as `--progress=WORD`; any other unchanged.
+pub(super) fn join_progress(arguments: &[OsString]) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
+    let commits = arguments.get(1).is_some_and(|command| command == "commit");
+    for argument in arguments {
+        match joined.last_mut() {
+            Some(last) if commits && last == "--progress" && PROGRESS_WORDS.iter().any(|word| argument == *word) => {
+                last.push("=");
+                last.push(argument);
+            }
+            _ => joined.push(argument.clone()),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_known_word_is_the_value_of_progress() {
+        let join = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            join_progress(&words).join(std::ffi::OsStr::new(" ")).into_string().expect("UTF-8")
+        };
+        assert_eq!(join("instar commit --progress json a"), "instar commit --progress=json a");
+        assert_eq!(join("instar commit --progress a"), "instar commit --progress a");
+        assert_eq!(join("instar commit -p none"), "instar commit -p none");
+        assert_eq!(join("instar rebase --progress none"), "instar rebase --progress none");
+    }
 }

@@ -1,8 +1,34 @@
-//! Names of cache modes.
+//! Cache modes: their names, and what each means for files and flushes.
 
-/// True for the name of a cache mode. What is written is flushed at each of the promised points in every mode.
+use crate::devices::Flushing;
+
+/// What a cache mode stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CacheMode {
+    /// Reading and writing go past the system's page cache.
+    pub(super) direct: bool,
+    /// When what was written becomes durable.
+    pub(super) flushing: Flushing,
+}
+
+impl CacheMode {
+    /// The mode with a name.
+    pub(super) fn named(name: &[u8]) -> Option<Self> {
+        let (direct, flushing) = match name {
+            b"none" | b"off" => (true, Flushing::OnRequest),
+            b"directsync" => (true, Flushing::AfterEachBatch),
+            b"writeback" => (false, Flushing::OnRequest),
+            b"writethrough" => (false, Flushing::AfterEachBatch),
+            b"unsafe" => (false, Flushing::Never),
+            _ => return None,
+        };
+        Some(Self { direct, flushing })
+    }
+}
+
+/// True for the name of a cache mode.
 pub(super) fn is_mode(name: &[u8]) -> bool {
-    matches!(name, b"none" | b"off" | b"directsync" | b"writeback" | b"writethrough" | b"unsafe")
+    CacheMode::named(name).is_some()
 }
 
 #[cfg(test)]
@@ -17,5 +43,7 @@ mod tests {
         for name in ["", "bogus", "None", "writeback "] {
             assert!(!is_mode(name.as_bytes()));
         }
+        assert_eq!(CacheMode::named(b"writeback"), Some(CacheMode::default()));
+        assert_eq!(CacheMode::named(b"none"), CacheMode::named(b"off"));
     }
 }

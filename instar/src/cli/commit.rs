@@ -9,16 +9,20 @@ use instar_abi::report::{CommitReport, error_kind, info_flag};
 use instar_abi::wire::Wire;
 
 use super::arguments::CommitArguments;
+use super::cache::CacheMode;
+use super::commit_checks::{Afterwards, check_siblings, warn_of_snapshots};
 use super::error::Failure;
 use super::job::{Devices, memory_bytes};
+use super::meter::{Meter, Style};
 use super::operand::{gate_options, one_file, open};
 use super::output::{Form, complain, print};
-use super::progress::{Progress, ProgressWish};
+use super::progress::ProgressWish;
+use super::rate;
 use super::sandbox::{Inspector, Reported, Sandbox};
-use super::{cache, rate};
+use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, OpenError, driver, find_base};
+use crate::files::{Access, Cause, ImageFile, OpenError, driver, find_base, system_text};
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -30,27 +34,42 @@ const COMMAND: &str = "commit";
 /// Everything that keeps it from being done.
 pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
-    if let Some(typed) = &arguments.rate {
-        rate::parse(typed).map_err(Failure::Option)?;
-    }
+    let rate = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
+    let style = Style::choose(COMMAND, arguments.progress.as_deref(), arguments.show_progress, arguments.quiet)?;
     let file = one_file(COMMAND, &arguments.image)?;
-    if let Some(mode) = arguments.cache.as_deref().filter(|mode| !cache::is_mode(mode.as_bytes())) {
-        return Err(Failure::Option(format!("Invalid cache option: {}", Printable(mode.as_bytes()))));
-    }
+    let cache = match arguments.cache.as_deref() {
+        None => CacheMode::default(),
+        Some(name) => CacheMode::named(name.as_bytes())
+            .ok_or_else(|| Failure::Option(format!("Invalid cache option: {}", Printable(name.as_bytes()))))?,
+    };
+    let afterwards = Afterwards::choose(arguments)?;
     let progress_wish = ProgressWish::listen();
     let mut chain = Chain::open(file, arguments, sandbox)?;
+    chain.use_cache(cache)?;
+    afterwards.check(arguments, &chain.layers, chain.base)?;
+    check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
     chain.make_base_writable()?;
-    let empties = !arguments.drop && arguments.base.is_none();
-    let shown = (arguments.progress && !arguments.quiet).then(|| io::stdout().lock());
-    let progress = Progress::start(shown, progress_wish);
-    let report = chain.merge(empties, progress, sandbox)?;
+    warn_of_snapshots(&chain.layers, chain.base);
+    let how = How { empties: afterwards == Afterwards::Empty, flushing: cache.flushing, bytes_per_second: rate };
+    let report = chain.merge(&how, Meter::start(style, progress_wish), sandbox)?;
+    if afterwards == Afterwards::Delete {
+        chain.delete_overlay()?;
+    }
     if arguments.quiet {
         return Ok(());
     }
     match form {
         Form::Human => print(b"Image committed.\n"),
-        Form::Json => print(chain.as_json(&report).as_bytes()),
+        Form::Json => print(chain.as_json(&report, afterwards == Afterwards::Delete).as_bytes()),
     }
+}
+
+/// How a chain is merged.
+#[derive(Default)]
+struct How {
+    empties: bool,
+    flushing: Flushing,
+    bytes_per_second: u64,
 }
 
 /// An overlay's chain, and which of its layers is the base.
@@ -82,6 +101,21 @@ impl Chain {
         Ok(Self { layers, base })
     }
 
+    /// Opens all files in the way that a cache mode asks for.
+    fn use_cache(&mut self, cache: CacheMode) -> Result<(), Failure> {
+        if !cache.direct {
+            return Ok(());
+        }
+        let image = self.name(0);
+        for (backing_depth, layer) in self.layers.iter_mut().enumerate() {
+            for file in layer.files_mut() {
+                let failed = |cause| Failure::Open(OpenError { image: image.clone(), backing_depth, cause });
+                file.bypass_cache().map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Everything that is decided about the base before it is opened for writing, and then that.
     fn make_base_writable(&mut self) -> Result<(), Failure> {
         let index = self.base;
@@ -110,14 +144,11 @@ impl Chain {
         Ok(())
     }
 
-    fn merge(
-        &self,
-        empties: bool,
-        mut progress: Progress<impl io::Write>,
-        sandbox: &mut impl Sandbox,
-    ) -> Result<CommitReport, Failure> {
-        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && empties));
-        let mut flags = if empties { commit_flag::EMPTY_OVERLAY } else { 0 };
+    fn merge(&self, how: &How, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
+        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && how.empties))
+            .flushed(how.flushing)
+            .limited_to(how.bytes_per_second);
+        let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
             flags |= commit_flag::BASE_FORMAT_PROBED;
         }
@@ -136,6 +167,19 @@ impl Chain {
             return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) });
         }
         Ok(CommitReport::get(&answer.operation))
+    }
+
+    /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
+    fn delete_overlay(&self) -> Result<(), Failure> {
+        let failed = |what: &str, error: &io::Error| Failure::Image {
+            image: self.name(0),
+            text: format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes(),
+        };
+        self.layers[self.base]
+            .files()
+            .try_for_each(ImageFile::sync)
+            .map_err(|error| failed("the base cannot be flushed: ", &error))?;
+        self.layers[0].image.unlink().map_err(|error| failed("", &error))
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.
@@ -160,7 +204,7 @@ impl Chain {
         }
     }
 
-    fn as_json(&self, report: &CommitReport) -> String {
+    fn as_json(&self, report: &CommitReport, deleted: bool) -> String {
         let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
         let format = |layer: usize| driver::name(self.layers[layer].summary.format).unwrap_or("unknown");
         let members = [
@@ -172,7 +216,9 @@ impl Chain {
             ("bytes_committed", report.bytes_committed.to_string()),
             ("overlay_clusters_cleared", report.overlay_clusters_cleared.to_string()),
         ];
-        let lines: Vec<String> = members.iter().map(|(key, value)| format!("    \"{key}\": {value}")).collect();
+        let deleted = deleted.then(|| ("overlay_deleted", "true".to_owned()));
+        let lines: Vec<String> =
+            members.iter().chain(&deleted).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 }
@@ -241,12 +287,22 @@ mod tests {
             let image = open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens");
             let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
             let summary = Summary { format: format::QCOW2, ..Summary::default() };
-            Layer { image, data: None, extents: Vec::new(), summary, given_format: format::QCOW2, location, recorded: None }
+            Layer {
+                image,
+                data: None,
+                extents: Vec::new(),
+                summary,
+                given_format: format::QCOW2,
+                location,
+                recorded: None,
+            }
         };
         let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1 };
-        let progress = Progress::start(None::<Vec<u8>>, ProgressWish::default());
+        let progress = Meter::start(Style::Silent, ProgressWish::default());
         let place = format!("{}/", directory.path().display());
-        chain.merge(true, progress, &mut Says(answer)).map_err(|failure| failure.to_string().replace(&place, ""))
+        chain
+            .merge(&How::default(), progress, &mut Says(answer))
+            .map_err(|failure| failure.to_string().replace(&place, ""))
     }
 
     #[test]

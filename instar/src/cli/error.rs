@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-use crate::cli::info::BadReport;
 use crate::cli::RebaseFailure;
+use crate::cli::info::BadReport;
 use crate::files::chain::ChainError;
 use crate::files::{Cause, OpenError};
 use crate::text::Printable;
@@ -41,6 +41,13 @@ pub enum Failure {
     Job(Vec<u8>),
     /// The overlay does not get the new backing file.
     Rebase(RebaseFailure),
+    /// Other images are based on what would change.
+    Siblings {
+        /// The base.
+        base: Vec<u8>,
+        /// The other images.
+        overlays: Vec<Vec<u8>>,
+    },
     /// A finding about one image, in whole words.
     Image {
         /// The image.
@@ -102,6 +109,11 @@ impl fmt::Display for Failure {
             }
             Self::Rebase(failure) => failure.fmt(f),
             Self::Job(text) => write!(f, "Block job failed: {}", Printable(text)),
+            Self::Siblings { base, overlays } => {
+                write!(f, "'{}': Other overlays read from it, and what they show would change:", Printable(base))?;
+                overlays.iter().try_for_each(|overlay| write!(f, "\n  {}", Printable(overlay)))?;
+                f.write_str("\nNothing was changed; --force commits all the same")
+            }
             Self::Image { image, text } => write!(f, "'{}': {}", Printable(image), Printable(text)),
             Self::Sandbox { error: error @ VmError::Unavailable(_), .. } => error.fmt(f),
             Self::Sandbox { image, error } => {

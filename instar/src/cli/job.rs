@@ -4,6 +4,7 @@ use instar_abi::job::{ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICE
 use instar_abi::memory::{DEFAULT_MEMORY_BYTES, LARGE_PAGE_BYTES};
 use instar_abi::wire::Wire;
 
+use crate::devices::Flushing;
 use crate::files::ImageFile;
 use crate::files::chain::Layer;
 use crate::session::DeviceFile;
@@ -21,6 +22,7 @@ pub(super) struct Devices<'a> {
     rows: Vec<DeviceEntry>,
     files: Vec<DeviceFile<'a>>,
     layer_count: u32,
+    bytes_per_second: u64,
 }
 
 impl<'a> Devices<'a> {
@@ -53,9 +55,26 @@ impl<'a> Devices<'a> {
         let data = (0..).zip(data).map(|(index, file)| (file, role::DATA, format::RAW, index));
         for (file, role, format, index) in [(image, role::IMAGE, image_format, 0)].into_iter().chain(data) {
             self.rows.push(DeviceEntry { role, layer, index, format, flags, reserved: 0 });
-            self.files.push(DeviceFile::new(file.file(), writable));
+            self.files.push(DeviceFile { direct: file.direct(), ..DeviceFile::new(file.file(), writable) });
         }
         self.layer_count += 1;
+    }
+
+    /// Says when what is written becomes durable.
+    pub(super) fn flushed(mut self, flushing: Flushing) -> Self {
+        self.files.iter_mut().for_each(|file| file.flushing = flushing);
+        self
+    }
+
+    /// Limits what is written; 0 for no limit.
+    pub(super) fn limited_to(mut self, bytes_per_second: u64) -> Self {
+        self.bytes_per_second = bytes_per_second;
+        self
+    }
+
+    /// The limit, in bytes; 0 for none.
+    pub(super) fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second
     }
 
     /// The files in the order of the device table.

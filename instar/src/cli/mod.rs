@@ -3,10 +3,12 @@
 mod arguments;
 mod cache;
 mod commit;
+mod commit_checks;
 mod error;
 pub mod info;
 mod info_command;
 mod job;
+mod meter;
 mod operand;
 mod output;
 mod progress;
@@ -39,7 +41,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(arguments: &[OsString]) -> Result<(), Failure> {
-    let parsed = match Arguments::try_parse_from(arguments) {
+    let joined = arguments::join_progress(arguments);
+    let parsed = match Arguments::try_parse_from(&joined) {
         Ok(parsed) => parsed,
         Err(error) => return usage::failure(&error, arguments).map_or_else(|help| output::print(help.as_bytes()), Err),
     };

@@ -9,7 +9,7 @@ use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
 use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, system_text};
-use crate::session::{DEFAULT_LIMIT, GuestProgram, Session};
+use crate::session::{GuestProgram, Session};
 use crate::vm::{Hypervisor, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
@@ -104,9 +104,13 @@ impl Sandbox for KvmSandbox {
             }
         };
         let progress: Option<&mut dyn FnMut(u64, u64)> = Some(&mut relay);
-        let devices = devices.files();
-        let report =
-            Session { memory_bytes, progress, ..Session::new(hypervisor, program, devices, job) }.run()?;
+        let session = Session {
+            memory_bytes,
+            bytes_per_second: devices.bytes_per_second(),
+            progress,
+            ..Session::new(hypervisor, program, devices.files(), job)
+        };
+        let report = session.run()?;
         Ok(Answer {
             header: report.header().clone(),
             operation: report.operation().to_vec(),

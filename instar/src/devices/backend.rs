@@ -223,7 +223,11 @@ impl<'a> Backend<'a> {
 
     /// Makes everything durable, unless that is left to the system.
     pub(super) fn flush(&self) -> io::Result<()> {
-        if self.writable && self.flushing != Flushing::Never { retry(|| rustix::fs::fdatasync(self.file)) } else { Ok(()) }
+        if self.writable && self.flushing != Flushing::Never {
+            retry(|| rustix::fs::fdatasync(self.file))
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicU64;
 
 use instar_abi::block::Completion;
 use instar_abi::job::{MAX_DEVICES, device_flag};
-use instar_abi::memory::{DEVICES_START, DeviceState, PAGE_BYTES, PANIC_TEXT_BYTES, SHARED_PANIC_TEXT, SHARED_START};
+use instar_abi::memory::{
+    DEVICES_START, DeviceState, PAGE_BYTES, PANIC_TEXT_BYTES, SHARED_PANIC_TEXT, SHARED_START, SHARED_TOTAL_BYTES,
+};
 use instar_abi::mmio::{CONTROL_START, DEVICE_END, DEVICE_START, control};
 use instar_abi::wire::Wire;
 use virtio_queue::{QueueOwnedT, QueueT};
@@ -32,9 +34,9 @@ pub struct Bus<'a> {
     watcher: Watcher<'a>,
 }
 
-/// Whoever wants to know how many bytes of the upper layers have been copied.
+/// Whoever wants to know how many bytes of the upper layers have been copied, out of how many.
 #[derive(Default)]
-struct Watcher<'a>(Option<&'a mut dyn FnMut(u64)>);
+struct Watcher<'a>(Option<&'a mut dyn FnMut(u64, u64)>);
 
 impl fmt::Debug for Watcher<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,9 +79,9 @@ impl<'a> Bus<'a> {
     }
 
     /// Has `watcher` told, again and again while a doorbell is being answered, how many bytes have been copied from a device
-    /// to one with a higher number since the beginning.
+    /// to one with a higher number since the beginning; and how much the guest has to do in total.
     #[must_use]
-    pub fn watched_by(mut self, watcher: &'a mut dyn FnMut(u64)) -> Self {
+    pub fn watched_by(mut self, watcher: &'a mut dyn FnMut(u64, u64)) -> Self {
         self.watcher = Watcher(Some(watcher));
         self
     }
@@ -101,7 +103,9 @@ impl<'a> Bus<'a> {
     }
 
     /// Carries out everything that stands in a device's queue.
-    fn serve(&mut self, device: usize, memory: &DmaMemory) -> Result<(), Malformed> {
+    fn serve(&mut self, device: usize, ram: &GuestRam) -> Result<(), Malformed> {
+        let memory = ram.dma();
+        let total = ram.read_low_u64(SHARED_START + SHARED_TOTAL_BYTES).unwrap_or(0);
         let queue = self.transports[device].queue()?;
         let (table, size) = (GuestAddress(queue.desc_table()), queue.size());
         let broken = Malformed("a queue's ring is broken");
@@ -119,7 +123,7 @@ impl<'a> Bus<'a> {
                 requests.push(request);
             }
             let outcomes = match &mut self.watcher.0 {
-                Some(watcher) => executor.execute(&requests, *watcher),
+                Some(watcher) => executor.execute(&requests, &mut |copied| watcher(copied, total)),
                 None => executor.execute(&requests, &mut nobody),
             };
             for (request, outcome) in requests.iter().zip(outcomes) {
@@ -163,7 +167,7 @@ impl MmioBus for Bus<'_> {
         }
         let (device, offset) = self.locate(address)?;
         if self.transports[device].write(offset, data, ram.dma()).map_err(protocol)? == Effect::Notify {
-            self.serve(device, ram.dma()).map_err(protocol)?;
+            self.serve(device, ram).map_err(protocol)?;
             self.publish_device(ram, device)?;
         }
         Ok(BusAction::Continue)

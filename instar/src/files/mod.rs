@@ -11,6 +11,7 @@ mod name;
 mod open;
 mod options;
 pub mod policy;
+mod siblings;
 mod walk;
 
 pub use base::find_base;
@@ -18,3 +19,4 @@ pub use error::{Cause, OpenError, system_text};
 pub use name::{Location, Origin};
 pub use open::{Access, FileFacts, ImageFile, open_operand};
 pub use options::{Operand, OperandError};
+pub use siblings::{Siblings, find_siblings};

@@ -42,6 +42,7 @@ pub struct FileFacts {
 #[derive(Debug)]
 pub struct ImageFile {
     file: File,
+    direct: Option<File>,
     name: Vec<u8>,
     canonical: PathBuf,
     access: Access,
@@ -64,7 +65,7 @@ impl ImageFile {
             locks::claim(&file, claim, name).map_err(Cause::Lock)?;
         }
         let identity = (status.dev(), status.ino());
-        Ok(Self { file, name: name.to_vec(), canonical, access, identity })
+        Ok(Self { file, direct: None, name: name.to_vec(), canonical, access, identity })
     }
 
     /// The open file.
@@ -114,19 +115,60 @@ impl ImageFile {
         if self.access == Access::Write {
             return Ok(());
         }
-        // The link of an open file leads to that file itself, whatever its name stands for by now.
-        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let writer = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(link)
-            .map_err(|error| Cause::system(&self.name, &error))?;
+        let writer = self.open_again(true, OFlag::empty()).map_err(|error| Cause::system(&self.name, &error))?;
         locks::claim(&self.file, Claim::WRITE, &self.name).map_err(Cause::Lock)?;
         locks::take(&writer, Claim::WRITE, &self.name).map_err(Cause::Lock)?;
         self.file = writer;
         self.access = Access::Write;
+        if self.direct.is_some() { self.bypass_cache() } else { Ok(()) }
+    }
+
+    /// Opens the very same file once more.
+    fn open_again(&self, writable: bool, flags: OFlag) -> io::Result<File> {
+        // The link of an open file leads to that file itself, whatever its name stands for by now.
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = flags | OFlag::O_NONBLOCK;
+        OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(link)
+    }
+
+    /// Opens the file a second time, for reading and writing past the system's page cache.
+    ///
+    /// # Errors
+    /// A file system that has no such way.
+    pub fn bypass_cache(&mut self) -> Result<(), Cause> {
+        let opened = self.open_again(self.is_writable(), OFlag::O_DIRECT);
+        self.direct = Some(opened.map_err(|error| match error.raw_os_error() {
+            Some(nix::libc::EINVAL) => {
+                Cause::System { name: self.name.clone(), text: "filesystem does not support O_DIRECT".to_owned() }
+            }
+            _ => Cause::system(&self.name, &error),
+        })?);
         Ok(())
+    }
+
+    /// The file as [`ImageFile::bypass_cache`] has opened it.
+    pub fn direct(&self) -> Option<&File> {
+        self.direct.as_ref()
+    }
+
+    /// Makes durable what the file holds, its length among it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// Removes the file's name, unless something else bears it by now.
+    ///
+    /// # Errors
+    /// The system's, or that the file is not there any more.
+    pub fn unlink(&self) -> io::Result<()> {
+        let status = std::fs::symlink_metadata(&self.canonical)?;
+        if (status.dev(), status.ino()) != self.identity {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        std::fs::remove_file(&self.canonical)
     }
 
     /// Gives the open file away, and its locks with it: they last until it and every copy of it is closed.

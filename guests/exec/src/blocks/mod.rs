@@ -202,6 +202,3 @@ impl Shape {
 pub(crate) fn cannot_grow(layer: u32) -> Failure {
     Failure { errno: EOPNOTSUPP, ..Failure::new(error_kind::JOB, layer, "Operation not supported") }
 }
-
-#[cfg(test)]
-mod tests;

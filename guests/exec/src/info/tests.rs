@@ -101,8 +101,8 @@ fn probe_only_when_no_format_is_given() {
     let raw = report_of(qcow2_image(), format::RAW);
     let (info, payload) = success(&raw);
     assert_eq!((info.format, info.flags, info.virtual_size_bytes, payload), (format::RAW, 0, 0x4000, &b""[..]));
-    let other = report_of(b"KDMV".to_vec(), format::PROBE);
-    assert_eq!(success(&other).0.format, format::VMDK);
+    let other = report_of(b"LUKS\xba\xbe\0\x01".to_vec(), format::PROBE);
+    assert_eq!(success(&other).0.format, format::LUKS);
 }
 
 #[test]

@@ -67,8 +67,8 @@ mod tests {
         }
         // Few symbols with very different frequencies: codes of the greatest length.
         let mut skewed = Vec::new();
-        for symbol in 0..24u32 {
-            skewed.extend(core::iter::repeat_n(symbol as u8, 1 << (symbol / 2)));
+        for symbol in 0..24u8 {
+            skewed.extend(core::iter::repeat_n(symbol, 1 << (symbol / 2)));
         }
         skewed.extend(noise(4).map(|byte| byte % 24).take(200));
         samples.push(skewed);

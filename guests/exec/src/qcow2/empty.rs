@@ -89,13 +89,16 @@ fn rebuild(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Re
         storage.flush(device).map_err(failure)?;
     }
 
-    let mut tables = vec![0; to_index(layout.length_bytes - size)];
-    tables[..8].copy_from_slice(&layout.refcount_block_offset.to_be_bytes());
-    let block = &mut tables[to_index(layout.refcount_block_offset - size)..];
-    for cluster in 0..to_index(layout.clusters) {
-        refcount::write(block, image.geometry.refcount_order, cluster, 1);
+    // Zeros first, and of the tables only what is not zero: a file system keeps track of zeros without writing them.
+    storage.write_zeroes(device, size, layout.length_bytes - size, false).map_err(failure)?;
+    storage.settle().map_err(failure)?;
+    storage.write(device, layout.refcount_table_offset, &layout.refcount_block_offset.to_be_bytes()).map_err(failure)?;
+    let clusters = to_index(layout.clusters);
+    let mut refcounts = vec![0; (clusters << image.geometry.refcount_order).div_ceil(8)];
+    for cluster in 0..clusters {
+        refcount::write(&mut refcounts, image.geometry.refcount_order, cluster, 1);
     }
-    storage.write(device, size, &tables).map_err(failure)?;
+    storage.write(device, layout.refcount_block_offset, &refcounts).map_err(failure)?;
     storage.flush(device).map_err(failure)?;
 
     put(&mut fields, 72, &(dirty & !feature::DIRTY).to_be_bytes());

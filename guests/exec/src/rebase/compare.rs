@@ -1,17 +1,32 @@
-//! Compares what two chains show, byte by byte.
+//! Compares what two chains show: where both have plain bytes the devices compare them, and only what differs is read.
 
+use alloc::vec::Vec;
+
+use instar_plan::extent::Source;
 use instar_plan::rebase::{Comparison, Verdicts};
 
 use super::reader::{BUFFER_BYTES, Reader};
 use crate::job::Job;
 use crate::layer::Result;
-use crate::storage::Storage;
+use crate::report::Failure;
+use crate::storage::{CompareSegment, DeviceId, Storage};
 use crate::transfer::to_index;
+
+/// Shorter ranges are compared here: a device's answer for each would cost more than the bytes.
+const DEVICE_COMPARES_FROM_BYTES: u64 = 32 << 10;
 
 /// Two sides that are compared.
 pub(super) struct Comparer {
     old: Reader,
     new: Reader,
+}
+
+/// What a device is asked, and for which range.
+#[derive(Default)]
+struct Questions {
+    device: u32,
+    segments: Vec<CompareSegment>,
+    ranges: Vec<Comparison>,
 }
 
 impl Comparer {
@@ -24,16 +39,76 @@ impl Comparer {
         &mut self.old
     }
 
-    /// Compares a range, and records in `verdicts` what it has shown.
+    /// Compares the ranges of a window, and records in `verdicts` what they have shown.
     ///
     /// # Errors
     /// If a device refuses, or a compressed cluster does not unpack.
     pub(super) fn compare(
         &mut self,
         storage: &mut dyn Storage,
-        comparison: &Comparison,
+        comparisons: &[Comparison],
         verdicts: &mut Verdicts,
     ) -> Result<()> {
+        let mut questions = Questions::default();
+        for comparison in comparisons {
+            match (comparison.old, comparison.new) {
+                (Source::Data { device, host_offset }, Source::Data { device: other, host_offset: other_offset })
+                    if comparison.length_bytes >= DEVICE_COMPARES_FROM_BYTES =>
+                {
+                    if questions.device != device {
+                        self.ask(storage, &mut questions, verdicts)?;
+                        questions.device = device;
+                    }
+                    let mut done = 0;
+                    while done < comparison.length_bytes {
+                        let length_bytes = (comparison.length_bytes - done).min(BUFFER_BYTES);
+                        questions.segments.push(CompareSegment {
+                            offset: host_offset + done,
+                            other: DeviceId(other),
+                            other_offset: other_offset + done,
+                            length_bytes,
+                        });
+                        questions.ranges.push(Comparison {
+                            guest_offset: comparison.guest_offset + done,
+                            length_bytes,
+                            old: comparison.old.advanced(done),
+                            new: comparison.new.advanced(done),
+                        });
+                        done += length_bytes;
+                    }
+                }
+                _ => self.look(storage, comparison, verdicts)?,
+            }
+        }
+        self.ask(storage, &mut questions, verdicts)
+    }
+
+    /// Has the devices compare, and looks at what differs.
+    fn ask(&mut self, storage: &mut dyn Storage, questions: &mut Questions, verdicts: &mut Verdicts) -> Result<()> {
+        let mut differs = Vec::with_capacity(questions.segments.len());
+        if !questions.segments.is_empty() {
+            storage
+                .compare(DeviceId(questions.device), &questions.segments, &mut differs)
+                .map_err(|error| Failure::storage(self.old.layer(error.device.0), error))?;
+        }
+        questions.segments.clear();
+        for (range, differs) in questions.ranges.drain(..).zip(differs) {
+            if differs {
+                self.look(storage, &range, verdicts)?;
+                continue;
+            }
+            let mut place = range.guest_offset;
+            while place < range.end() {
+                // Equal bytes may be zeros, but nobody has looked.
+                verdicts.record(place, false, false);
+                place = verdicts.unit_end(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and compares a range.
+    fn look(&mut self, storage: &mut dyn Storage, comparison: &Comparison, verdicts: &mut Verdicts) -> Result<()> {
         let mut position = comparison.guest_offset;
         while position < comparison.end() {
             if verdicts.is_settled(position) {

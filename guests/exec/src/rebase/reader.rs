@@ -79,7 +79,8 @@ impl Reader {
         Ok(())
     }
 
-    fn layer(&self, device: u32) -> u32 {
+    /// The layer that a device belongs to, for messages.
+    pub(super) fn layer(&self, device: u32) -> u32 {
         self.layers.get(to_index(u64::from(device))).copied().unwrap_or(0)
     }
 

@@ -131,9 +131,7 @@ impl Work {
 
     /// Gives the overlay what it would no longer show in a window.
     fn carry_over(&mut self, storage: &mut dyn Storage, mut window: Window) -> Result<()> {
-        for comparison in &window.comparisons {
-            self.comparer.compare(storage, comparison, &mut window.verdicts)?;
-        }
+        self.comparer.compare(storage, &window.comparisons, &mut window.verdicts)?;
         let received =
             plan_rebase_qcow2(&self.geometry, self.packing, &window.own, &window.views.old, &window.verdicts);
         if received.plain.is_empty() && received.packed.is_empty() {

@@ -101,7 +101,7 @@ impl Storage for Crashing {
 
     fn copy(&mut self, target: DeviceId, segments: &[CopySegment]) -> Result<(), StorageError> {
         for segment in segments {
-            let mut bytes = vec![0; segment.length_bytes as usize];
+            let mut bytes = vec![0; usize::try_from(segment.length_bytes).unwrap()];
             self.now.read(segment.source, segment.source_offset, &mut bytes)?;
             self.write(target, segment.target_offset, &bytes)?;
         }

@@ -12,8 +12,8 @@ pub(crate) fn assert_refcounts_are_exact(image: &[u8]) {
     let clusters = image.len().div_ceil(size);
     let mut references = vec![0; clusters];
     let mut refer = |offset: usize, length: usize| {
-        for cluster in offset / size..(offset + length).div_ceil(size) {
-            references[cluster] += 1;
+        for count in &mut references[offset / size..(offset + length).div_ceil(size)] {
+            *count += 1;
         }
     };
     let words = |offset: usize, count: usize| -> Vec<u64> {

@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 
 use instar_abi::block::{
-    Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, VendorHeader, kind, request_flag, status,
+    CompareRecord, Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, VendorHeader, kind, request_flag, status,
 };
 use instar_abi::job::device_flag;
 use instar_abi::wire::Wire;
-use instar_exec::{CopySegment, DeviceId, Operation, StorageError};
+use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, StorageError};
 
 use super::Transport;
 use super::memory::SharedMemory;
@@ -22,6 +22,8 @@ const ARENA_BYTES: usize = 1 << 20;
 /// Bytes that one doorbell may copy; the host reports progress only between doorbells.
 const MAX_COPY_BYTES: u64 = 64 << 20;
 const RECORD_BYTES: usize = CopyRecord::SIZE_BYTES;
+/// Where the answers to a list of comparisons lie, behind the records.
+const ANSWERS_AT: usize = MAX_RECORDS as usize * RECORD_BYTES;
 /// What the system says when there is no better number: EIO.
 const NO_BETTER_ERRNO: i32 = 5;
 
@@ -41,7 +43,7 @@ pub(super) struct Device {
     /// Bytes of queued writes; made when first needed.
     arena: Option<SharedMemory>,
     arena_used: usize,
-    /// Records of the copy that is being collected; made when first needed.
+    /// Records of the copy that is being collected, or of comparisons and their answers; made when first needed.
     records: Option<SharedMemory>,
     record_count: usize,
     record_bytes: u64,
@@ -192,6 +194,43 @@ impl Device {
         Ok(())
     }
 
+    /// Has the host compare pieces of this device with others. Settles first.
+    pub(super) fn compare(
+        &mut self,
+        t: &mut dyn Transport,
+        segments: &[CompareSegment],
+        differs: &mut Vec<bool>,
+    ) -> Result<(), StorageError> {
+        self.settle(t)?;
+        for list in segments.chunks(MAX_RECORDS as usize) {
+            for (place, segment) in list.iter().enumerate() {
+                let record = CompareRecord {
+                    own_offset_bytes: segment.offset,
+                    other_offset_bytes: segment.other_offset,
+                    length_bytes: segment.length_bytes,
+                    other_device: segment.other.0,
+                    reserved: 0,
+                };
+                self.records().put(place * CompareRecord::SIZE_BYTES, &record);
+            }
+            let mut header = request(kind::COMPARE, 0, 0);
+            header.record_count = short(list.len());
+            let records = Data {
+                address: self.records().address(0),
+                length_bytes: short(list.len() * CompareRecord::SIZE_BYTES),
+                device_writes: false,
+            };
+            let answers = Data { address: self.records().address(ANSWERS_AT), length_bytes: short(list.len()), device_writes: true };
+            self.ring.push_with_room(&header, records, answers);
+            self.queued.push(Queued { operation: Operation::Compare, offset: list[0].offset });
+            self.ring(t)?;
+            let mut answered = alloc::vec![0; list.len()];
+            self.records().read(ANSWERS_AT, &mut answered);
+            differs.extend(answered.iter().map(|answer| *answer != 0));
+        }
+        Ok(())
+    }
+
     /// Sets the length. Settles first, and afterwards.
     pub(super) fn resize(&mut self, t: &mut dyn Transport, length: u64) -> Result<(), StorageError> {
         self.settle(t)?;
@@ -280,7 +319,7 @@ impl Device {
     }
 
     fn records(&mut self) -> &SharedMemory {
-        self.records.get_or_insert_with(|| SharedMemory::for_data(MAX_RECORDS as usize * RECORD_BYTES))
+        self.records.get_or_insert_with(|| SharedMemory::for_data(ANSWERS_AT + MAX_RECORDS as usize))
     }
 }
 

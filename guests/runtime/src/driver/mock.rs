@@ -4,7 +4,7 @@
 
 use std::vec::Vec;
 
-use instar_abi::block::{Completion, CopyRecord, VendorHeader, kind, request_flag, status};
+use instar_abi::block::{Completion, CompareRecord, CopyRecord, VendorHeader, kind, request_flag, status};
 use instar_abi::job::device_flag;
 use instar_abi::memory::DeviceState;
 use instar_abi::mmio::Attach;
@@ -74,8 +74,9 @@ impl Mock {
         let header: VendorHeader = get(chain[0].address);
         assert_eq!(chain[0].length_bytes as usize, VendorHeader::SIZE_BYTES);
         self.disks[device].served.push(header.kind);
-        let data = (chain.len() == 3).then(|| chain[1].clone());
-        let (errno, record) = self.act(device, &header, data.as_ref()).err().unwrap_or((0, 0));
+        let data = (chain.len() >= 3).then(|| chain[1].clone());
+        let room = (chain.len() == 4).then(|| chain[2].clone());
+        let (errno, record) = self.act(device, &header, data.as_ref(), room.as_ref()).err().unwrap_or((0, 0));
         let status = if errno == 0 { status::OK } else { status::IO_ERROR };
         let completion = Completion { status: u32::from(status), errno, record, reserved: 0 };
         let mut bytes = [0; Completion::SIZE_BYTES];
@@ -84,9 +85,15 @@ impl Mock {
         completion
     }
 
-    fn act(&mut self, device: usize, header: &VendorHeader, data: Option<&Descriptor>) -> Result<(), (i32, u32)> {
+    fn act(
+        &mut self,
+        device: usize,
+        header: &VendorHeader,
+        data: Option<&Descriptor>,
+        room: Option<&Descriptor>,
+    ) -> Result<(), (i32, u32)> {
         let (offset, length) = (header.offset_bytes as usize, header.length_bytes as usize);
-        let writes = !matches!(header.kind, kind::READ_BYTES | kind::SYNC);
+        let writes = !matches!(header.kind, kind::READ_BYTES | kind::COMPARE | kind::SYNC);
         if writes && self.disks[device].read_only {
             return Err((13, 0));
         }
@@ -118,6 +125,23 @@ impl Mock {
                     bytes[..count].copy_from_slice(&there[..count]);
                     self.put(device, record.target_offset_bytes as usize, &bytes).map_err(|errno| (errno, at))?;
                 }
+            }
+            kind::COMPARE => {
+                let (data, room) = (data.expect("records"), room.expect("room for answers"));
+                assert!(data.flags & 2 == 0 && room.flags & 2 != 0 && room.length_bytes == header.record_count);
+                let list = fetch(data.address, data.length_bytes);
+                let differs = |record: &[u8]| {
+                    let record = CompareRecord::get(record);
+                    let side = |device: usize, offset: u64| {
+                        let there = self.disks[device].bytes.get(offset as usize..).unwrap_or_default();
+                        there.iter().copied().chain(core::iter::repeat(0)).take(record.length_bytes as usize)
+                    };
+                    let other = side(record.other_device as usize, record.other_offset_bytes);
+                    !side(device, record.own_offset_bytes).eq(other)
+                };
+                let answers: Vec<u8> =
+                    list.chunks_exact(CompareRecord::SIZE_BYTES).map(|record| u8::from(differs(record))).collect();
+                store(room.address, &answers);
             }
             kind::WRITE_ZEROES_BYTES => {
                 assert!(header.flags & !request_flag::MAY_UNMAP == 0);

@@ -118,6 +118,19 @@ impl Ring {
         self.used += 1;
     }
 
+    /// Puts a request with a list and room for its answers into the queue, which must be empty.
+    ///
+    /// # Panics
+    /// If the queue is not empty.
+    pub(super) fn push_with_room(&mut self, header: &VendorHeader, list: Data, room: Data) {
+        assert!(self.used == 0, "the queue is not empty");
+        self.push(header, Some(list));
+        // A fourth descriptor goes between the list and the answer: the first one of the next request's place.
+        let (second, third, fourth) = (1, 2, DESCRIPTORS_A_REQUEST);
+        self.descriptor(second, list.address, list.length_bytes as usize, FLAG_NEXT, fourth);
+        self.descriptor(fourth, room.address, room.length_bytes as usize, FLAG_NEXT | FLAG_WRITE, third);
+    }
+
     /// Rings the doorbell and hands the answers to `each` in the order of the requests.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use instar_exec::{CopySegment, DeviceId, Operation, Storage, StorageError};
+use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError};
 
 use super::Transport;
 use super::device::Device;
@@ -70,6 +70,16 @@ impl<T: Transport> Storage for VirtioStorage<T> {
     fn read_many(&mut self, device: DeviceId, ranges: &mut [(u64, &mut [u8])]) -> Result<(), StorageError> {
         let (device, transport) = self.parts(device, Operation::Read)?;
         device.read_many(transport, ranges)
+    }
+
+    fn compare(
+        &mut self,
+        device: DeviceId,
+        segments: &[CompareSegment],
+        differs: &mut Vec<bool>,
+    ) -> Result<(), StorageError> {
+        let (device, transport) = self.parts(device, Operation::Compare)?;
+        device.compare(transport, segments, differs)
     }
 
     fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {

@@ -119,6 +119,23 @@ fn copies_are_collected_into_lists() {
 }
 
 #[test]
+fn the_host_compares_long_lists_with_few_doorbells() {
+    let (left, mut right) = (pattern(1 << 20, 7), pattern(1 << 20, 7));
+    right[5 * 128] ^= 1;
+    right.truncate((1 << 20) - 1);
+    let mut storage = storage(left, right, false);
+    let segment = |at: u64| CompareSegment { offset: at * 128, other: OVERLAY, other_offset: at * 128, length_bytes: 128 };
+    let segments: Vec<CompareSegment> = (0..8192).map(segment).collect();
+    let mut differs = Vec::new();
+    storage.compare(BASE, &segments, &mut differs).expect("compared");
+    let found: Vec<usize> = (0..8192).filter(|at| differs[*at]).collect();
+    assert_eq!((differs.len(), found), (8192, Vec::from([5, 8191])));
+    assert_eq!(storage.transport().disks[0].served, [kind::COMPARE; 2]);
+    // The queue is as good as before.
+    storage.write(BASE, 0, b"x").and_then(|()| storage.flush(BASE)).expect("written");
+}
+
+#[test]
 fn long_lists_and_long_segments_are_cut() {
     let mut storage = storage(Vec::new(), vec![9; 200 << 20], false);
     let long = CopySegment { target_offset: 0, source: OVERLAY, source_offset: 0, length_bytes: 150 << 20 };

@@ -1,6 +1,7 @@
 //! The devices against a driver that this file plays, with files in a temporary folder.
 
 mod bus;
+mod direct;
 mod executor;
 mod request;
 mod transport;

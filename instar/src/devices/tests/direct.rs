@@ -1,0 +1,178 @@
+//! Files that are written past the page cache hold the same bytes as files that are not.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use instar_abi::block::CopyRecord;
+use proptest::prelude::*;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::super::backend::{Backend, Flushing};
+use super::super::executor::Executor;
+use super::super::request::{Action, Answer, Range, Request, Span};
+use super::super::throttle::Throttle;
+use super::{ANSWER, DATA, contents, file, pattern, ram, read_bytes};
+
+/// The same file past the page cache, or nothing where its file system has no such way.
+fn direct(file: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path);
+    opened.inspect_err(|error| eprintln!("not run, no O_DIRECT here: {error}")).ok()
+}
+
+fn request(action: Action) -> Request {
+    Request { head: 0, action, answer: Answer::Completion(GuestAddress(ANSWER)), writable_bytes: 16 }
+}
+
+/// One change to file 1; file 0 is only read.
+#[derive(Clone, Debug)]
+enum Change {
+    Write { offset: u64, length: usize },
+    Copy { target: u64, source: u64, length: u64, within: bool },
+    Zero { offset: u64, length: u64, may_unmap: bool },
+    Resize(u64),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let near_blocks = || prop_oneof![0u64..40_000, (0u64..10).prop_map(|block| block * 4096)];
+    prop_oneof![
+        (near_blocks(), 1usize..20_000).prop_map(|(offset, length)| Change::Write { offset, length }),
+        (near_blocks(), near_blocks(), 1u64..30_000, any::<bool>())
+            .prop_map(|(target, source, length, within)| Change::Copy { target, source, length, within }),
+        (near_blocks(), 1u64..20_000, any::<bool>()).prop_map(|(offset, length, may_unmap)| Change::Zero {
+            offset,
+            length,
+            may_unmap
+        }),
+        near_blocks().prop_map(Change::Resize),
+    ]
+}
+
+fn action(change: &Change) -> Action {
+    match *change {
+        Change::Write { offset, length } => {
+            Action::Write { offset, spans: vec![Span { address: GuestAddress(DATA + 3), length }], exact: false }
+        }
+        Change::Copy { target, source, length, within } => Action::Copy(vec![CopyRecord {
+            target_offset_bytes: target,
+            source_offset_bytes: source,
+            length_bytes: length,
+            source_device: u32::from(within),
+            reserved: 0,
+        }]),
+        Change::Zero { offset, length, may_unmap } => {
+            Action::WriteZeroes { ranges: vec![Range { offset, length, may_unmap }], exact: false }
+        }
+        Change::Resize(length) => Action::Resize(length),
+    }
+}
+
+fn apply(backends: &[Backend<'_>], actions: &[Change]) -> Vec<i32> {
+    let ram = ram();
+    ram.dma().write_slice(&pattern(20_003, 77), GuestAddress(DATA)).expect("in memory");
+    let requests: Vec<Request> = actions.iter().map(|change| request(action(change))).collect();
+    let copied_bytes = AtomicU64::new(0);
+    let executor = Executor { backends, own: 1, memory: ram.dma(), throttle: None, copied_bytes: &copied_bytes };
+    // One after the other: in one batch, changes to the same bytes may come in any order.
+    requests.chunks(1).flat_map(|one| executor.execute(one, &mut |_| ())).map(|outcome| outcome.errno).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn the_page_cache_makes_no_difference(
+        changes in proptest::collection::vec(change(), 1..12),
+        lengths in (0usize..30_000, 0usize..30_000),
+    ) {
+        let (source, plain, past) = (file(&pattern(lengths.0, 1)), file(&pattern(lengths.1, 9)), file(&pattern(lengths.1, 9)));
+        let (Some(direct_source), Some(direct_past)) = (direct(&source), direct(&past)) else { return Ok(()) };
+        let backend = |file, direct, writable| Backend::new(file, writable).expect("a file").past_the_cache(direct);
+        let expected = apply(&[backend(&source, None, false), backend(&plain, None, true)], &changes);
+        let backends = [backend(&source, Some(&direct_source), false), backend(&past, Some(&direct_past), true)];
+        prop_assert_eq!(apply(&backends, &changes), expected);
+        prop_assert_eq!(contents(&past), contents(&plain));
+        let (ram, wanted) = (ram(), contents(&plain));
+        let read = Action::Read { offset: 5, spans: vec![Span { address: GuestAddress(DATA), length: 9000 }], exact: false };
+        let copied_bytes = AtomicU64::new(0);
+        Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, copied_bytes: &copied_bytes }
+            .execute(&[request(read)], &mut |_| ());
+        let shown: Vec<u8> = wanted.into_iter().skip(5).chain(std::iter::repeat(0)).take(9000).collect();
+        prop_assert_eq!(read_bytes(ram.dma(), DATA, 9000), shown);
+    }
+}
+
+#[test]
+fn neighbours_in_one_block_do_not_undo_each_other() {
+    let (source, past) = (file(&pattern(1 << 20, 1)), file(&vec![0; 1 << 20]));
+    let (Some(direct_source), Some(direct_past)) = (direct(&source), direct(&past)) else { return };
+    let backends = [
+        Backend::new(&source, false).expect("a file").past_the_cache(Some(&direct_source)),
+        Backend::new(&past, true).expect("a file").past_the_cache(Some(&direct_past)),
+    ];
+    // Pieces of 512 bytes from the end to the beginning, so that none can be joined, and enough of them for two workers.
+    let offsets = (0..2048u64).rev().map(|index| index * 512);
+    let records = offsets.map(|offset| CopyRecord {
+        target_offset_bytes: offset,
+        source_offset_bytes: offset,
+        length_bytes: 512,
+        source_device: 0,
+        reserved: 0,
+    });
+    let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
+    let executor =
+        Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, copied_bytes: &copied_bytes };
+    let outcomes = executor.execute(&[request(Action::Copy(records.collect()))], &mut |_| ());
+    assert_eq!(outcomes[0].errno, 0);
+    assert!(contents(&past) == pattern(1 << 20, 1));
+    assert_eq!(copied_bytes.into_inner(), 1 << 20);
+}
+
+#[test]
+fn a_limit_holds_for_copies_and_writes_of_all_workers_together() {
+    let (source, target) = (file(&pattern(8 << 20, 1)), file(b""));
+    let backends = [Backend::new(&source, false).expect("a file"), Backend::new(&target, true).expect("a file")];
+    let record = CopyRecord {
+        target_offset_bytes: 0,
+        source_offset_bytes: 0,
+        length_bytes: 8 << 20,
+        source_device: 0,
+        reserved: 0,
+    };
+    let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
+    ram.dma().write_slice(&pattern(20_000, 7), GuestAddress(DATA)).expect("in memory");
+    let throttle = Throttle::new(8 << 20);
+    let executor = Executor {
+        backends: &backends,
+        own: 1,
+        memory: ram.dma(),
+        throttle: throttle.as_ref(),
+        copied_bytes: &copied_bytes,
+    };
+    let write = Action::Write {
+        offset: 9 << 20,
+        spans: vec![Span { address: GuestAddress(DATA), length: 20_000 }],
+        exact: false,
+    };
+    let mut told = Vec::new();
+    let start = Instant::now();
+    executor.execute(&[request(Action::Copy(vec![record])), request(write)], &mut |copied| told.push(copied));
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(990) && took < Duration::from_millis(1500), "{took:?}");
+    assert!(told.len() > 10 && told.is_sorted() && told[told.len() - 1] == 8 << 20, "{} reports", told.len());
+}
+
+#[test]
+fn flushes_that_are_not_passed_on_are_no_errors() {
+    let target = file(b"x");
+    for flushing in [Flushing::OnRequest, Flushing::AfterEachBatch, Flushing::Never] {
+        let backends = [Backend::new(&target, true).expect("a file").flushing(flushing)];
+        let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
+        let executor =
+            Executor { backends: &backends, own: 0, memory: ram.dma(), throttle: None, copied_bytes: &copied_bytes };
+        let outcomes = executor.execute(&[request(Action::Resize(9)), request(Action::Flush)], &mut |_| ());
+        assert_eq!((outcomes[0].errno, outcomes[1].errno), (0, 0));
+    }
+}
