@@ -90,7 +90,7 @@ fn detaching_keeps_what_the_base_held() {
     if without_kvm("detaching_keeps_what_the_base_held") {
         return;
     }
-    for options in [&["-b", ""][..], &["-c", "-b", ""]] {
+    for options in [&["-b", ""][..], &["-c", "-b", ""], &["-t", "directsync", "-r", "1M", "-b", ""]] {
         let folder = stage();
         let arguments = [&["rebase", "--output", "json"], options, &["overlay.qcow2"]].concat();
         let json = r#"{
@@ -152,19 +152,48 @@ fn every_refusal_has_its_sentence_and_changes_nothing() {
     let long = "n".repeat(377);
     let longer = "n".repeat(1024);
     for (arguments, message) in [
-        (&["-b", "other.qcow2"][..], "Could not change the backing file to 'other.qcow2': backing format must be specified"),
+        (
+            &["-b", "other.qcow2"][..],
+            "Could not change the backing file to 'other.qcow2': backing format must be specified",
+        ),
         (&["-b", "other.qcow2", "-F", "nosuch"], "Invalid format name: 'nosuch'"),
-        (&["-b", "nope.qcow2", "-F", "qcow2"], "Could not open new backing file 'nope.qcow2': Could not open 'nope.qcow2': No such file or directory"),
-        (&["-b", "plain.raw", "-F", "qcow2"], "Could not open new backing file 'plain.raw': Image is not in qcow2 format"),
+        (
+            &["-b", "nope.qcow2", "-F", "qcow2"],
+            "Could not open new backing file 'nope.qcow2': Could not open 'nope.qcow2': No such file or directory",
+        ),
+        (
+            &["-b", "plain.raw", "-F", "qcow2"],
+            "Could not open new backing file 'plain.raw': Image is not in qcow2 format",
+        ),
         (&["-b", "nosuch:x", "-F", "qcow2"], "Could not open new backing file 'nosuch:x': Unknown protocol 'nosuch'"),
-        (&["-b", "overlay.qcow2", "-F", "qcow2"], "Could not open new backing file 'overlay.qcow2': Failed to get shared \"write\" lock\nIs another process using the image [overlay.qcow2]?"),
-        (&["-b", "base.qcow2", "-F", "raw"], "Could not change the backing file to 'base.qcow2': The image is part of the present chain as qcow2, not raw"),
-        (&["-b", "outside/link.qcow2", "-F", "qcow2"], "Could not open new backing file 'outside/link.qcow2': Could not open backing file: The image names '/etc/passwd', which is outside of the directories that may be used; --allow-dir DIR allows a directory, --allow-any-path every file"),
-        (&["-u", "-b", &long, "-F", "qcow2"], &format!("Could not change the backing file to '{long}': No space left in the file header")),
-        (&["-u", "-b", &longer, "-F", "qcow2"], &format!("Could not change the backing file to '{longer}': Invalid argument")),
-        (&["-u", "-b", "a\u{1b}[2Jb", "-f", "raw", "-F", "raw"], "Could not change the backing file to 'a\\x1b[2Jb': Operation not supported"),
+        (
+            &["-b", "overlay.qcow2", "-F", "qcow2"],
+            "Could not open new backing file 'overlay.qcow2': Failed to get shared \"write\" lock\nIs another process using the image [overlay.qcow2]?",
+        ),
+        (
+            &["-b", "base.qcow2", "-F", "raw"],
+            "Could not change the backing file to 'base.qcow2': The image is part of the present chain as qcow2, not raw",
+        ),
+        (
+            &["-b", "outside/link.qcow2", "-F", "qcow2"],
+            "Could not open new backing file 'outside/link.qcow2': Could not open backing file: The image names '/etc/passwd', which is outside of the directories that may be used; --allow-dir DIR allows a directory, --allow-any-path every file",
+        ),
+        (
+            &["-u", "-b", &long, "-F", "qcow2"],
+            &format!("Could not change the backing file to '{long}': No space left in the file header"),
+        ),
+        (
+            &["-u", "-b", &longer, "-F", "qcow2"],
+            &format!("Could not change the backing file to '{longer}': Invalid argument"),
+        ),
+        (
+            &["-u", "-b", "a\u{1b}[2Jb", "-f", "raw", "-F", "raw"],
+            "Could not change the backing file to 'a\\x1b[2Jb': Operation not supported",
+        ),
         (&["-u", "-f", "raw"], "Could not change the backing file to '(null)': Operation not supported"),
         (&["-c", "-f", "raw", "-b", ""], "Compression not supported for this file format"),
+        (&["-t", "bogus", "-b", ""], "Invalid cache option: bogus"),
+        (&["-T", "bogus", "-b", ""], "Invalid source cache option: bogus"),
         (&["-r", "1x", "-b", ""], "Invalid rate limit specified: '1x'"),
     ] {
         let all = [&["rebase"], arguments, &["overlay.qcow2"]].concat();

@@ -27,6 +27,9 @@ use scattered::{Backing, Disk, Numbers};
 const DISK_CLUSTERS: usize = 1600;
 /// Runs where the environment does not say how many.
 const DEFAULT_RUNS: usize = 60;
+/// Place of the low byte of the incompatible features in a qcow2 header, and the bit for "dirty" in it.
+const INCOMPATIBLE_LOW_BYTE: usize = 79;
+const DIRTY: u8 = 1;
 /// How often the content through the overlay is read right after the kill.
 const LOOK_EVERY: usize = 4;
 
@@ -94,7 +97,12 @@ impl Scene {
 
     /// Whether the overlay shows the merged content, before, while and after it gets into the base.
     fn check_overlay(&self) -> Result<(), Failed> {
-        let shown = read_qcow2(&self.path("overlay"))?;
+        let copy = self.path("overlay-copy");
+        let mut image = fs::read(self.path("overlay"))?;
+        // While it is being emptied it is marked as dirty, which the reader refuses: its refcounts may be wrong.
+        image[INCOMPATIBLE_LOW_BYTE] &= !DIRTY;
+        fs::write(&copy, image)?;
+        let shown = read_qcow2(&copy)?;
         if shown == self.merged { Ok(()) } else { Err(difference(&shown, &self.merged, "the overlay")) }
     }
 }
@@ -130,13 +138,15 @@ fn killed(base_format: &'static str) -> Result<(), Failed> {
     let scene = Scene::new(base_format)?;
 
     // What an undisturbed commit does, and how long it takes.
-    let mut takes = Duration::ZERO;
-    for _ in 0..3 {
+    let mut times = Vec::new();
+    for _ in 0..5 {
         scene.restore()?;
         let start = Instant::now();
         scene.finish()?;
-        takes = takes.max(start.elapsed());
+        times.push(start.elapsed());
     }
+    times.sort_unstable();
+    let takes = times[times.len() / 2];
     scene.check_base()?;
     scene.check_overlay()?;
     let emptied = fs::read(scene.path("overlay"))?;

@@ -1,5 +1,6 @@
 //! Commit into, from and through images of tables and blocks: what a guest reads stays, a crash at any write loses
 //! nothing, and no file makes the engine panic.
+#![expect(clippy::cast_possible_truncation, reason = "the disks of these tests are a few megabytes long")]
 
 mod blocks_support;
 #[path = "support/crashing.rs"]
@@ -8,7 +9,9 @@ mod support;
 
 use blocks_support::{Blueprint, FORMATS, empty_blocks};
 use crashing::Crashing;
-use instar_abi::job::format;
+use instar_abi::job::{JobHeader, format, operation};
+use instar_abi::report::{InfoReport, ReportHeader, outcome};
+use instar_abi::wire::Wire;
 use instar_exec::memory::MemoryStorage;
 use instar_plan::extent::{Extent, Source};
 use proptest::prelude::*;
@@ -210,5 +213,27 @@ fn blocks_that_share_a_place_are_refused_before_anything_is_written() {
         let text = commit(&mut storage, &formats).unwrap_err();
         assert!(text.contains("two blocks overlap"), "{format}: {text}");
         assert!(storage.devices == before);
+    }
+}
+
+#[test]
+fn info_tells_sizes_and_the_backing_name() {
+    for format in FORMATS {
+        let blueprint = Blueprint { format, block_bits: 12, size_bytes: 3 << 20, has_backing: true };
+        let mut job = support::job(&[format], 0, 0);
+        let header = JobHeader { operation: operation::INFO, ..JobHeader::get(&job) };
+        header.put(&mut job);
+        let mut report = vec![0; 1 << 16];
+        let mut storage = MemoryStorage { devices: vec![empty_blocks(&blueprint)] };
+        instar_exec::info::run(&job, &mut storage, &mut report);
+        assert_eq!(ReportHeader::get(&report).outcome, outcome::DONE);
+        let info = InfoReport::get(&report[ReportHeader::SIZE_BYTES..]);
+        let (cluster_size_bytes, name_bytes) = match format {
+            format::QED | format::QCOW => (4096, 4),
+            format::VPC => (4096, 0),
+            _ => (1 << 20, 0),
+        };
+        assert_eq!((info.format, info.virtual_size_bytes), (format, 3 << 20));
+        assert_eq!((info.cluster_size_bytes, info.backing_name_length_bytes), (cluster_size_bytes, name_bytes));
     }
 }

@@ -152,7 +152,7 @@ pub struct RebaseArguments {
     /// Use the new backing file even while somebody writes to it
     #[arg(short = 'U', long = "force-share")]
     pub force_share: bool,
-    /// Bytes per second, with a suffix k, M, G, T, P or E; checked, but this version does not slow down
+    /// Write no more than this many bytes per second; suffixes k, M, G, T, P and E
     #[arg(short = 'r', long = "rate-limit", value_name = "RATE", allow_hyphen_values = true)]
     pub rate: Option<OsString>,
     /// Show progress

@@ -26,11 +26,6 @@ impl CacheMode {
     }
 }
 
-/// True for the name of a cache mode.
-pub(super) fn is_mode(name: &[u8]) -> bool {
-    CacheMode::named(name).is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,10 +33,10 @@ mod tests {
     #[test]
     fn all_six_names_are_known_and_no_other() {
         for name in ["none", "off", "directsync", "writeback", "writethrough", "unsafe"] {
-            assert!(is_mode(name.as_bytes()));
+            assert!(CacheMode::named(name.as_bytes()).is_some());
         }
         for name in ["", "bogus", "None", "writeback "] {
-            assert!(!is_mode(name.as_bytes()));
+            assert!(CacheMode::named(name.as_bytes()).is_none());
         }
         assert_eq!(CacheMode::named(b"writeback"), Some(CacheMode::default()));
         assert_eq!(CacheMode::named(b"none"), CacheMode::named(b"off"));

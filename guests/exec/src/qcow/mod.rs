@@ -4,6 +4,7 @@ mod empty;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::iter;
 
 use instar_abi::report::error_kind;
 use instar_formats::qcow::{Entry, Geometry, HEADER_BYTES, Header};
@@ -66,7 +67,7 @@ pub fn open(storage: &mut dyn Storage, layer: u32, device: DeviceId) -> Result<B
         prefix_bytes: 0,
         alignment_bytes: geometry.cluster_size_bytes(),
         end_bytes: storage.length_bytes(device),
-        areas: [0..HEADER_BYTES as u64].into_iter().chain(name).collect(),
+        areas: iter::once(0..HEADER_BYTES as u64).chain(name).collect(),
     };
     let places = Blocks::read_places(storage, &shape, header.l1_offset, geometry.l1_entries(header.size_bytes))?;
     shape.directory = Directory::Tables { offset: header.l1_offset, table_entries, places };

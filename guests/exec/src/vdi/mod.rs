@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::iter;
 
 use instar_abi::report::error_kind;
 use instar_formats::vdi::{
@@ -35,7 +36,7 @@ pub fn open(storage: &mut dyn Storage, layer: u32, device: DeviceId) -> Result<B
     let header = read_header(storage, layer, device)?;
     let map_bytes = u64::from(header.blocks) * ENTRY_BYTES;
     let map_end = header.map_offset + map_bytes;
-    let mut areas = Vec::from([0..HEADER_BYTES as u64]);
+    let mut areas: Vec<_> = iter::once(0..HEADER_BYTES as u64).collect();
     if map_end < header.data_offset {
         areas.push(map_end..header.data_offset);
     }

@@ -95,6 +95,8 @@ fn vpc(blueprint: &Blueprint) -> Vec<u8> {
     put(&mut footer, 28, b"win ");
     put(&mut footer, 48, &blueprint.size_bytes.to_be_bytes());
     put(&mut footer, 60, &3_u32.to_be_bytes());
+    let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
+    put(&mut footer, 64, &(!sum).to_be_bytes());
     let mut bytes = footer.clone();
     bytes.resize(1536, 0);
     put(&mut bytes, 512, b"cxsparse");

@@ -1,4 +1,5 @@
 //! What the tests of this crate share: images built in memory, jobs, and a reader of whole chains.
+#![allow(dead_code, reason = "each test program uses a part of this, and none of them all")]
 
 use instar_abi::job::{
     ABI_VERSION, CommitJob, DeviceEntry, JOB_MAGIC, JobHeader, commit_flag, device_flag, format, operation, role,

@@ -29,7 +29,7 @@ impl fmt::Display for QcowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotQcow => f.write_str("Image not in qcow format"),
-            Self::Version(version) => write!(f, "qcow (v{version}) does not support qcow version {version}"),
+            Self::Version(version) => write!(f, "qcow (v1) does not support qcow version {version}"),
             Self::TooSmall => f.write_str("Image size is too small (must be at least 2 bytes)"),
             Self::ClusterSize => f.write_str("Cluster size must be between 512 and 64k"),
             Self::TableSize => f.write_str("L2 table size must be between 512 and 64k"),

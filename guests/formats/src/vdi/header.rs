@@ -8,7 +8,7 @@ pub const HEADER_BYTES: usize = 512;
 /// Where the header says how many blocks the file holds.
 pub const BLOCKS_ALLOCATED_OFFSET: u64 = 388;
 /// The most blocks of a disk, a limit of qemu-img.
-pub(super) const BLOCKS_MAX: u32 = 0x3fff_ffff;
+pub(super) const BLOCKS_MAX: u32 = 0x1fff_ff80;
 const SIGNATURE: u32 = 0xbeda_107f;
 const VERSION: u32 = 0x1_0001;
 const SECTOR_BYTES: u32 = 512;

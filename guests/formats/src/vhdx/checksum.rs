@@ -5,8 +5,9 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
+    let mut index: u32 = 0;
     while byte < 256 {
-        let mut value = byte as u32;
+        let mut value = index;
         let mut bit = 0;
         while bit < 8 {
             value = if value & 1 == 1 { value >> 1 ^ POLYNOMIAL } else { value >> 1 };
@@ -14,6 +15,7 @@ const TABLE: [u32; 256] = {
         }
         table[byte] = value;
         byte += 1;
+        index += 1;
     }
     table
 };

@@ -5,8 +5,12 @@ use core::fmt;
 /// An image that cannot be used. `Display` gives the text without the file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VpcError {
-    /// No footer, or a growing disk without its header.
+    /// No footer where one must be.
     NotVpc,
+    /// A growing disk without its header.
+    NoHeader,
+    /// A footer whose bytes do not add up.
+    Checksum,
     /// A disk that only says what differs from another one.
     Differencing,
     /// Neither fixed nor growing.
@@ -23,6 +27,8 @@ impl fmt::Display for VpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotVpc => f.write_str("invalid VPC image"),
+            Self::NoHeader => f.write_str("Invalid header magic"),
+            Self::Checksum => f.write_str("Incorrect header checksum"),
             Self::Differencing => f.write_str("differencing VPC images cannot be read"),
             Self::Kind(kind) => write!(f, "VPC images of type {kind} cannot be read"),
             Self::TooLarge => f.write_str("the VPC image is larger than 2040 GiB"),

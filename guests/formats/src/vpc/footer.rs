@@ -7,6 +7,7 @@ use crate::bytes::{array, be_u16, be_u32, be_u64};
 pub const FOOTER_BYTES: usize = 512;
 /// What a footer begins with.
 pub const COOKIE: &[u8] = b"conectix";
+const CHECKSUM_OFFSET: usize = 64;
 /// The largest disk in sectors, a limit of qemu-img: 2040 GiB.
 const SECTORS_MAX: u64 = 0xff00_0000;
 /// The largest disk that cylinders, heads and sectors can tell.
@@ -43,6 +44,9 @@ impl Footer {
         if bytes.len() < FOOTER_BYTES || !bytes.starts_with(COOKIE) {
             return Err(VpcError::NotVpc);
         }
+        if be_u32(bytes, CHECKSUM_OFFSET) != Some(checksum(bytes)) {
+            return Err(VpcError::Checksum);
+        }
         let kind = match be_u32(bytes, 60).unwrap_or(0) {
             2 => Kind::Fixed,
             3 => Kind::Growing,
@@ -64,6 +68,14 @@ impl Footer {
     }
 }
 
+/// The complement of the sum of a footer's bytes; those of the checksum itself count as zeros.
+fn checksum(bytes: &[u8]) -> u32 {
+    let counted = |(offset, byte): (usize, &u8)| {
+        if (CHECKSUM_OFFSET..CHECKSUM_OFFSET + 4).contains(&offset) { 0 } else { u32::from(*byte) }
+    };
+    !bytes[..FOOTER_BYTES].iter().enumerate().map(counted).sum::<u32>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,16 +93,22 @@ mod tests {
         bytes
     }
 
+    fn parse(bytes: &mut [u8]) -> Result<Footer, VpcError> {
+        let sum = checksum(bytes).to_be_bytes();
+        bytes[CHECKSUM_OFFSET..CHECKSUM_OFFSET + 4].copy_from_slice(&sum);
+        Footer::parse(bytes)
+    }
+
     #[test]
     fn the_creator_decides_which_size_counts() {
         let mut bytes = footer();
         let wanted = Footer { kind: Kind::Growing, size_bytes: 302 * 4 * 17 * 512, header_offset: 512 };
-        assert_eq!(Footer::parse(&bytes), Ok(wanted.clone()));
+        assert_eq!(parse(&mut bytes), Ok(wanted.clone()));
         bytes[28..32].copy_from_slice(b"win ");
-        assert_eq!(Footer::parse(&bytes), Ok(Footer { size_bytes: 10 << 20, ..wanted.clone() }));
+        assert_eq!(parse(&mut bytes), Ok(Footer { size_bytes: 10 << 20, ..wanted.clone() }));
         bytes[28..32].copy_from_slice(b"vpc ");
         bytes[56..60].copy_from_slice(&[255, 255, 16, 255]);
-        assert_eq!(Footer::parse(&bytes), Ok(Footer { size_bytes: 10 << 20, ..wanted }));
+        assert_eq!(parse(&mut bytes), Ok(Footer { size_bytes: 10 << 20, ..wanted }));
     }
 
     #[test]
@@ -98,15 +116,16 @@ mod tests {
         let with = |offset: usize, value: u8| {
             let mut bytes = footer();
             bytes[offset] = value;
-            Footer::parse(&bytes).unwrap_err()
+            parse(&mut bytes).unwrap_err()
         };
         assert_eq!(with(0, 0), VpcError::NotVpc);
         assert_eq!(with(63, 4), VpcError::Differencing);
         assert_eq!(with(63, 5), VpcError::Kind(5));
+        assert_eq!(Footer::parse(&footer()), Err(VpcError::Checksum));
         let mut bytes = footer();
         bytes[28..32].copy_from_slice(b"win ");
         bytes[48] = 1;
-        assert_eq!(Footer::parse(&bytes), Err(VpcError::TooLarge));
+        assert_eq!(parse(&mut bytes), Err(VpcError::TooLarge));
     }
 
     proptest! {
@@ -114,9 +133,9 @@ mod tests {
         fn arbitrary_fields_never_panic(tail in proptest::collection::vec(any::<u8>(), FOOTER_BYTES - 8)) {
             let mut bytes = footer();
             bytes[8..].copy_from_slice(&tail);
-            let _ = Footer::parse(&bytes);
+            let _ = parse(&mut bytes);
             bytes[63] = 2;
-            let _ = Footer::parse(&bytes);
+            let _ = parse(&mut bytes);
         }
     }
 }

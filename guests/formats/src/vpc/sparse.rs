@@ -25,7 +25,7 @@ impl SparseHeader {
     /// In qemu-img's words.
     pub fn parse(bytes: &[u8], size_bytes: u64) -> Result<Self, VpcError> {
         if bytes.len() < SPARSE_HEADER_BYTES || !bytes.starts_with(COOKIE) {
-            return Err(VpcError::NotVpc);
+            return Err(VpcError::NoHeader);
         }
         let (blocks, block_size) = (be_u32(bytes, 28).unwrap_or(0), be_u32(bytes, 32).unwrap_or(0));
         let block_size_bytes = u64::from(block_size);
@@ -64,7 +64,7 @@ mod tests {
         bytes[35] = 1;
         assert_eq!(SparseHeader::parse(&bytes, 0), Err(VpcError::BlockSize(0x20_0001)));
         bytes[0] = 0;
-        assert_eq!(SparseHeader::parse(&bytes, 0), Err(VpcError::NotVpc));
+        assert_eq!(SparseHeader::parse(&bytes, 0), Err(VpcError::NoHeader));
     }
 
     proptest! {

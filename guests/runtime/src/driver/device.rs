@@ -98,7 +98,11 @@ impl Device {
     }
 
     /// Fills several buffers, with one doorbell for as many as the queue holds.
-    pub(super) fn read_many(&mut self, t: &mut dyn Transport, ranges: &mut [(u64, &mut [u8])]) -> Result<(), StorageError> {
+    pub(super) fn read_many(
+        &mut self,
+        t: &mut dyn Transport,
+        ranges: &mut [(u64, &mut [u8])],
+    ) -> Result<(), StorageError> {
         self.settle(t)?;
         for (offset, buffer) in ranges.iter_mut() {
             let (address, length) = (buffer.as_mut_ptr().expose_provenance() as u64, buffer.len());
@@ -220,7 +224,11 @@ impl Device {
                 length_bytes: short(list.len() * CompareRecord::SIZE_BYTES),
                 device_writes: false,
             };
-            let answers = Data { address: self.records().address(ANSWERS_AT), length_bytes: short(list.len()), device_writes: true };
+            let answers = Data {
+                address: self.records().address(ANSWERS_AT),
+                length_bytes: short(list.len()),
+                device_writes: true,
+            };
             self.ring.push_with_room(&header, records, answers);
             self.queued.push(Queued { operation: Operation::Compare, offset: list[0].offset });
             self.ring(t)?;

@@ -4,7 +4,7 @@
 
 use std::vec::Vec;
 
-use instar_abi::block::{Completion, CompareRecord, CopyRecord, VendorHeader, kind, request_flag, status};
+use instar_abi::block::{CompareRecord, Completion, CopyRecord, VendorHeader, kind, request_flag, status};
 use instar_abi::job::device_flag;
 use instar_abi::memory::DeviceState;
 use instar_abi::mmio::Attach;

@@ -4,7 +4,7 @@ use std::vec;
 use std::vec::Vec;
 
 use instar_abi::block::kind;
-use instar_exec::{CopySegment, DeviceId, Operation, Storage};
+use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage};
 
 use super::mock::{Disk, Mock};
 use super::storage::VirtioStorage;
@@ -70,7 +70,8 @@ fn many_reads_share_doorbells() {
     let image = pattern(1 << 20, 3);
     let mut storage = storage(Vec::new(), image.clone(), false);
     let mut buffers = vec![[0u8; 512]; 200];
-    let mut ranges: Vec<(u64, &mut [u8])> = (0..).map(|index| index * 4096 + 7).zip(buffers.iter_mut().map(|buffer| &mut buffer[..])).collect();
+    let mut ranges: Vec<(u64, &mut [u8])> =
+        (0..).map(|index| index * 4096 + 7).zip(buffers.iter_mut().map(|buffer| &mut buffer[..])).collect();
     storage.read_many(OVERLAY, &mut ranges).expect("read");
     for (index, buffer) in buffers.iter().enumerate() {
         assert_eq!(buffer[..], image[index * 4096 + 7..][..512], "range {index}");
@@ -124,7 +125,8 @@ fn the_host_compares_long_lists_with_few_doorbells() {
     right[5 * 128] ^= 1;
     right.truncate((1 << 20) - 1);
     let mut storage = storage(left, right, false);
-    let segment = |at: u64| CompareSegment { offset: at * 128, other: OVERLAY, other_offset: at * 128, length_bytes: 128 };
+    let segment =
+        |at: u64| CompareSegment { offset: at * 128, other: OVERLAY, other_offset: at * 128, length_bytes: 128 };
     let segments: Vec<CompareSegment> = (0..8192).map(segment).collect();
     let mut differs = Vec::new();
     storage.compare(BASE, &segments, &mut differs).expect("compared");

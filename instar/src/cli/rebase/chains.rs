@@ -74,7 +74,7 @@ impl Chains {
                 _ => chains.layers.push(layer),
             }
         }
-        let devices: usize = chains.layers.iter().map(|layer| 1 + usize::from(layer.data.is_some())).sum();
+        let devices: usize = chains.layers.iter().map(|layer| layer.files().count()).sum();
         if devices > MAX_DEVICES {
             return Err(not_opened(named, 0, Cause::TooDeep(MAX_DEVICES)));
         }

@@ -13,14 +13,16 @@ use instar_abi::report::{RebaseReport, error_kind};
 use instar_abi::wire::Wire;
 
 use super::arguments::RebaseArguments;
+use super::cache::CacheMode;
 use super::commit::warn_of_probed_raw;
 use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::operand::{gate_options, one_file, open};
 use super::output::{Form, print};
 use super::progress::{Progress, ProgressWish};
+use super::rate;
 use super::sandbox::{Inspector, Reported, Sandbox};
-use super::{cache, rate};
+use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
 use crate::files::{Access, Cause, Location, OpenError, driver};
@@ -42,27 +44,36 @@ const MAX_FORMAT_NAME_BYTES: usize = 15;
 /// Everything that keeps it from being done, in the order in which users know it.
 pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
-    if let Some(typed) = &arguments.rate {
-        rate::parse(typed).map_err(Failure::Option)?;
-    }
+    let bytes_per_second = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
     let file = one_file(COMMAND, &arguments.image)?;
     if !arguments.is_unsafe && arguments.backing.is_none() {
         return Err(Failure::usage(COMMAND, "Must specify backing file (-b) or use unsafe mode (-u)"));
     }
     let shown = (arguments.progress && !arguments.quiet).then(|| io::stdout().lock());
     let mut progress = Progress::start(shown, ProgressWish::listen()).in_steps_of(STEP_PERCENT);
-    for (mode, option) in [(&arguments.cache, "cache"), (&arguments.backing_cache, "source cache")] {
-        if let Some(mode) = mode.as_deref().filter(|mode| !cache::is_mode(mode.as_bytes())) {
-            return Err(Failure::Option(format!("Invalid {option} option: {}", Printable(mode.as_bytes()))));
-        }
-    }
-    let rebase = Rebase::open(file, arguments, sandbox)?;
-    let report = rebase.carry_out(&mut progress, sandbox)?;
+    let cache = cache_mode(arguments.cache.as_deref(), "cache")?;
+    let backing_cache = cache_mode(arguments.backing_cache.as_deref(), "source cache")?;
+    let mut rebase = Rebase::open(file, arguments, sandbox)?;
+    rebase.use_caches(cache, backing_cache)?;
+    let pace = Pace { flushing: cache.flushing, bytes_per_second };
+    let report = rebase.carry_out(pace, &mut progress, sandbox)?;
     progress.finish();
     match form {
         Form::Json if !arguments.quiet => print(rebase.as_json(&report).as_bytes()),
         _ => Ok(()),
     }
+}
+
+fn cache_mode(typed: Option<&OsStr>, option: &str) -> Result<CacheMode, Failure> {
+    let Some(name) = typed.map(OsStrExt::as_bytes) else { return Ok(CacheMode::default()) };
+    CacheMode::named(name).ok_or_else(|| Failure::Option(format!("Invalid {option} option: {}", Printable(name))))
+}
+
+/// How the overlay is written.
+#[derive(Clone, Copy)]
+struct Pace {
+    flushing: Flushing,
+    bytes_per_second: u64,
 }
 
 /// Everything that takes part, open.
@@ -126,6 +137,20 @@ impl<'a> Rebase<'a> {
         Ok(())
     }
 
+    /// Opens all files in the way that the cache modes ask for: one of the overlay and its old chain, one of the new chain.
+    fn use_caches(&mut self, old: CacheMode, new: CacheMode) -> Result<(), Failure> {
+        let image = self.image(0);
+        let old_layers = self.chains.old_layers;
+        for (depth, layer) in self.chains.layers.iter_mut().enumerate() {
+            let cache = if depth <= old_layers { old } else { new };
+            for file in layer.files_mut().filter(|_| cache.direct) {
+                let failed = |cause| Failure::Open(OpenError { image: image.clone(), backing_depth: depth, cause });
+                file.bypass_cache().map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
     fn job_part(&self) -> RebaseJob {
         let name = self.name.unwrap_or_default();
         let format_name = &self.format_name[..self.format_name.len().min(MAX_FORMAT_NAME_BYTES)];
@@ -147,11 +172,13 @@ impl<'a> Rebase<'a> {
 
     fn carry_out(
         &self,
+        pace: Pace,
         progress: &mut Progress<impl io::Write>,
         sandbox: &mut impl Sandbox,
     ) -> Result<RebaseReport, Failure> {
         let layers = &self.chains.layers;
-        let devices = Devices::chain(layers, |index| index == 0);
+        let devices =
+            Devices::chain(layers, |index| index == 0).flushed(pace.flushing).limited_to(pace.bytes_per_second);
         let job = devices.job(operation::REBASE, &self.job_part());
         let mut on_progress = |done, total| progress.update(done, total);
         let answer = sandbox
