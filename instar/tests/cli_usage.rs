@@ -154,13 +154,16 @@ fn rebase_checks_its_options_in_the_known_order() {
         &["rebase", "-T", "bogus", "-b", "b", "-F", "qcow2", "plain"],
         "instar: Invalid source cache option: bogus",
     );
-    folder.fails(&["rebase", "-b", "b", "-F", "nosuch", "plain"], "instar: Invalid format name: 'nosuch'");
-    folder.fails(&["rebase", "-b", "b", "-B", "", "plain"], "instar: Invalid format name: ''");
+    folder.fails(&["rebase", "-f", "raw", "-b", "b", "-F", "nosuch", "plain"], "instar: Invalid format name: 'nosuch'");
+    folder.fails(&["rebase", "-f", "raw", "-b", "b", "-B", "", "plain"], "instar: Invalid format name: ''");
     folder.fails(
-        &["rebase", "-u", "-b", "b", "plain"],
+        &["rebase", "-f", "raw", "-u", "-b", "b", "plain"],
         "instar: Could not change the backing file to 'b': backing format must be specified",
     );
-    folder.fails(&["rebase", "-u", "plain"], "instar: rebase is not available in this version");
+    folder.fails(
+        &["rebase", "-f", "raw", "-u", "plain"],
+        "instar: Could not change the backing file to '(null)': Operation not supported",
+    );
     let ended = folder.run(&["rebase", "-p", "-u", "a"]);
     let stderr = "instar: Could not open 'a': Could not open 'a': No such file or directory\n".to_owned();
     assert_eq!(ended, Ended { status: Some(1), stdout: "    (0.00/100%)\r\n".to_owned(), stderr });

@@ -11,6 +11,7 @@ mod kvm;
 mod scattered;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -30,6 +31,8 @@ const DEFAULT_RUNS: usize = 60;
 /// Place of the low byte of the incompatible features in a qcow2 header, and the bit for "dirty" in it.
 const INCOMPATIBLE_LOW_BYTE: usize = 79;
 const DIRTY: u8 = 1;
+/// Length of the holes in restored images.
+const HOLE_BYTES: usize = 64 << 10;
 /// How often the content through the overlay is read right after the kill.
 const LOOK_EVERY: usize = 4;
 
@@ -68,8 +71,8 @@ impl Scene {
 
     /// Puts the images back as they were.
     fn restore(&self) -> std::io::Result<()> {
-        fs::write(self.path("base"), &self.base)?;
-        fs::write(self.path("overlay"), &self.overlay)
+        write_sparse(&self.path("base"), &self.base)?;
+        write_sparse(&self.path("overlay"), &self.overlay)
     }
 
     fn commit(&self) -> Command {
@@ -105,6 +108,19 @@ impl Scene {
         let shown = read_qcow2(&copy)?;
         if shown == self.merged { Ok(()) } else { Err(difference(&shown, &self.merged, "the overlay")) }
     }
+}
+
+/// Writes a file with holes where there are only zeros.
+fn write_sparse(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let file = fs::File::create(path)?;
+    file.set_len(bytes.len() as u64)?;
+    let zeros = [0; HOLE_BYTES];
+    for (index, piece) in bytes.chunks(HOLE_BYTES).enumerate() {
+        if piece != &zeros[..piece.len()] {
+            file.write_all_at(piece, (index * HOLE_BYTES) as u64)?;
+        }
+    }
+    Ok(())
 }
 
 fn difference(shown: &[u8], wanted: &[u8], image: &str) -> Failed {

@@ -27,6 +27,8 @@ const PIECE_COST_BYTES: u64 = 8 << 10;
 const CUT_BYTES: u64 = 16 << 20;
 /// The most parts of one record, which bounds what a hostile length can cost the host.
 const MAX_PARTS: u64 = 64;
+/// Length of a part where there is a limit, in pieces that the limit lets through: some tenths of a second.
+const PIECES_A_PART: u64 = 8;
 /// A list longer than this has enough records to share; none of them is cut.
 const UNCUT_RECORDS: usize = 64;
 
@@ -133,7 +135,7 @@ impl Executor<'_> {
         for (request, Request { action, .. }) in requests.iter().enumerate() {
             match action {
                 Action::Unknown => outcomes[request] = Outcome { status: status::UNSUPPORTED, ..Outcome::OK },
-                action => cut(request, action, &mut jobs),
+                action => cut(request, action, self.cut_bytes(), &mut jobs),
             }
         }
         let cost = jobs.iter().fold(0, |sum: u64, job| sum.saturating_add(job.cost));
@@ -162,6 +164,11 @@ impl Executor<'_> {
         for (request, outcome) in failures.into_inner().unwrap_or_else(PoisonError::into_inner) {
             outcomes[request] = outcome;
         }
+    }
+
+    /// Where there is a limit parts are short, so that all workers are done at about the same time.
+    fn cut_bytes(&self) -> u64 {
+        self.throttle.map_or(CUT_BYTES, |throttle| (throttle.piece_bytes() * PIECES_A_PART).min(CUT_BYTES))
     }
 
     fn piece(&self, piece: Piece<'_>, tools: &mut Tools, pace: &mut Pace<'_>) -> io::Result<()> {
@@ -256,12 +263,12 @@ fn paced_write(own: &Backend<'_>, offset: u64, slice: &VolatileSlice<'_>, pace: 
     Ok(())
 }
 
-fn cut<'r>(request: usize, action: &'r Action, jobs: &mut Vec<Job<'r>>) {
+fn cut<'r>(request: usize, action: &'r Action, cut_bytes: u64, jobs: &mut Vec<Job<'r>>) {
     match action {
         Action::Copy(records) => {
             for (record, copy) in records.iter().enumerate() {
                 let step = match records.len() {
-                    0..=UNCUT_RECORDS => CUT_BYTES.max(copy.length_bytes.div_ceil(MAX_PARTS)),
+                    0..=UNCUT_RECORDS => cut_bytes.max(copy.length_bytes.div_ceil(MAX_PARTS)),
                     _ => copy.length_bytes,
                 };
                 let mut offset = 0;

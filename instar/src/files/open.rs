@@ -216,3 +216,34 @@ pub(super) fn open_found(found: Found<'_>, name: &[u8], access: Access) -> Resul
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_file_system_without_direct_access_is_named_as_the_reason() {
+        // The file system of processes has no O_DIRECT.
+        let mut image = open_operand(b"/proc/version", Access::Unlocked).expect("opens");
+        let refusal = image.bypass_cache().expect_err("refused").to_string();
+        assert_eq!(refusal, "Could not open '/proc/version': filesystem does not support O_DIRECT");
+        assert!(image.direct().is_none());
+    }
+
+    #[test]
+    fn only_the_file_that_is_open_is_unlinked() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("image");
+        std::fs::write(&path, b"x").expect("a file");
+        let image = open_operand(path.as_os_str().as_encoded_bytes(), Access::Look).expect("opens");
+        std::fs::rename(&path, directory.path().join("moved")).expect("moved");
+        assert!(image.unlink().is_err());
+        File::create(&path).and_then(|mut other| other.write_all(b"y")).expect("another file");
+        assert_eq!(image.unlink().expect_err("refused").to_string(), "another file has taken its place");
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::rename(directory.path().join("moved"), &path).expect("moved back");
+        image.unlink().expect("removed");
+        assert!(!path.exists());
+    }
+}

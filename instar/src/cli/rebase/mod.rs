@@ -3,6 +3,8 @@
 
 mod chains;
 mod failure;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,7 +19,7 @@ use super::cache::CacheMode;
 use super::commit::warn_of_probed_raw;
 use super::error::Failure;
 use super::job::{Devices, memory_bytes};
-use super::operand::{gate_options, one_file, open};
+use super::operand::{OpenOperand, gate_options, one_file, open};
 use super::output::{Form, print};
 use super::progress::{Progress, ProgressWish};
 use super::rate;
@@ -250,8 +252,8 @@ impl<'a> Rebase<'a> {
 }
 
 /// The overlay without anything that it names.
-fn alone(operand: super::operand::OpenOperand, sandbox: &mut impl Sandbox) -> Result<Layer, Failure> {
-    let super::operand::OpenOperand { image, format: given_format } = operand;
+fn alone(operand: OpenOperand, sandbox: &mut impl Sandbox) -> Result<Layer, Failure> {
+    let OpenOperand { image, format: given_format } = operand;
     let summary = Inspector(sandbox).inspect(&image, given_format).map_err(|finding| match finding {
         Finding::Image(cause) => Failure::Open(OpenError { image: image.name().to_vec(), backing_depth: 0, cause }),
         Finding::Sandbox(error) => Failure::Sandbox { image: image.name().to_vec(), error },
