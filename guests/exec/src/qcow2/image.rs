@@ -47,6 +47,10 @@ impl Image {
         access: Access,
     ) -> Result<Self> {
         let header = read_header(storage, layer, device, access)?;
+        if header.is_encrypted() {
+            // Without the key its clusters are noise, and noise must not get into another image.
+            return Err(Failure::new(error_kind::OPEN, layer, "Parameter 'encrypt.key-secret' is required for cipher"));
+        }
         let geometry = header.geometry();
         if header.has_external_data_file() && data_device.is_none() {
             return Err(Failure::new(error_kind::OPEN, layer, "'data-file' is required for this image"));

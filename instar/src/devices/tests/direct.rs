@@ -160,7 +160,7 @@ fn a_limit_holds_for_copies_and_writes_of_all_workers_together() {
     let start = Instant::now();
     executor.execute(&[request(Action::Copy(vec![record])), request(write)], &mut |copied| told.push(copied));
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(990) && took < Duration::from_millis(1500), "{took:?}");
+    assert!(took >= Duration::from_millis(990), "{took:?}");
     assert!(told.len() > 10 && told.is_sorted() && told[told.len() - 1] == 8 << 20, "{} reports", told.len());
 }
 
