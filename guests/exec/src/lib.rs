@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod blocks;
+mod bytes;
 pub mod commit;
 pub mod info;
 pub mod job;
@@ -13,8 +14,8 @@ pub mod memory;
 pub mod open;
 pub mod pack;
 pub mod parallels;
-pub mod qcow2;
 pub mod qcow;
+pub mod qcow2;
 pub mod qed;
 pub mod raw;
 pub mod rebase;

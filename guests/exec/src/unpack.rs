@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 use instar_abi::report::error_kind;
 use instar_plan::extent::{Codec, CompressedSource};
 
+use crate::bytes::read_vec;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::read_vec;
 
 /// Reads and unpacks a compressed cluster; what the packed bytes leave open at its end is zero.
 ///

@@ -139,6 +139,28 @@ pub fn overlay_onto(upper: &[Extent], lower: &[Extent]) -> Vec<Extent> {
     merged
 }
 
+/// Hands out a list of extents piece by piece, from front to back.
+#[derive(Clone, Debug)]
+pub struct Pieces<'a> {
+    extents: &'a [Extent],
+}
+
+impl<'a> Pieces<'a> {
+    /// Of `extents`, which are in order.
+    #[must_use]
+    pub fn of(extents: &'a [Extent]) -> Self {
+        Self { extents }
+    }
+
+    /// What lies in `start..end` and is not `Absent`. No later call may ask for anything before `start`.
+    pub fn present_in(&mut self, start: u64, end: u64) -> Vec<Extent> {
+        let passed = self.extents.iter().take_while(|extent| extent.end() <= start).count();
+        self.extents = &self.extents[passed..];
+        let inside = self.extents.iter().map_while(|extent| extent.clipped(start, end));
+        inside.filter(|piece| piece.source != Source::Absent).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,5 +191,15 @@ mod tests {
             overlay_onto(&upper, &lower),
             vec![data(0, 4, 50), plain(4, 4, Source::Zero), data(8, 2, 58), plain(10, 6, Source::Absent)]
         );
+    }
+
+    #[test]
+    fn pieces_are_clipped_and_absent_ones_left_out() {
+        let extents = [data(0, 6, 50), plain(6, 2, Source::Absent), plain(8, 8, Source::Zero)];
+        let mut pieces = Pieces::of(&extents);
+        assert_eq!(pieces.present_in(0, 4), [data(0, 4, 50)]);
+        assert_eq!(pieces.present_in(4, 12), [data(4, 2, 54), plain(8, 4, Source::Zero)]);
+        assert_eq!(pieces.present_in(12, 16), [plain(12, 4, Source::Zero)]);
+        assert_eq!(pieces.present_in(16, 20), []);
     }
 }

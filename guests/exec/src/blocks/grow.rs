@@ -8,10 +8,10 @@ use instar_plan::extent::{Extent, Source};
 
 use super::Directory;
 use super::target::BlocksTarget;
+use crate::bytes::to_index;
 use crate::layer::{Layer, Result};
 use crate::storage::Storage;
 use crate::target::Target;
-use crate::transfer::to_index;
 
 impl BlocksTarget {
     /// Makes the disk `size_bytes` long, which is more than it is; the format can do it.

@@ -8,9 +8,9 @@ use instar_plan::commit::Block;
 use instar_plan::extent::{self, Codec, CompressedSource, Extent, Source};
 
 use super::{Dialect, Directory, Shape};
+use crate::bytes::{read_vec, to_index};
 use crate::layer::{Layer, Result};
 use crate::storage::Storage;
-use crate::transfer::{read_vec, to_index};
 
 /// How much of the file is read at once when a page is needed.
 const WINDOW_BYTES: u64 = 64 << 10;

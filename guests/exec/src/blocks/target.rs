@@ -10,11 +10,12 @@ use instar_plan::extent::{self, Extent, Source};
 
 use super::image::Blocks;
 use super::{Directory, cannot_grow, census};
+use crate::bytes::to_index;
 use crate::layer::{Layer, Result, map_chain};
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
-use crate::transfer::{Transfer, to_index};
+use crate::transfer::Transfer;
 
 /// Bytes of tables that may wait for [`Target::make_visible`].
 const UNWRITTEN_BYTES_MAX: usize = 8 << 20;

@@ -8,10 +8,10 @@ use instar_formats::parallels::{ENTRY_BYTES, HEADER_BYTES, Header};
 use instar_plan::commit::Block;
 
 use crate::blocks::{Blocks, Dialect, Directory, EntryForm, Shape};
+use crate::bytes::read_vec;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::read_vec;
 
 /// Entries of the catalogue that are read together.
 const RUN_ENTRIES: u64 = 1024;

@@ -3,10 +3,10 @@
 use alloc::vec;
 
 use super::read_header;
+use crate::bytes::to_index;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::to_index;
 
 /// How an overlay is going to be emptied.
 pub struct QcowEmptier {

@@ -13,9 +13,9 @@ use instar_plan::extent::{Extent, Source};
 
 use super::snapshots::{bitmap_cluster_offset, bitmap_table, bitmaps};
 use super::target::Qcow2Target;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::storage::Storage;
-use crate::transfer::{read_vec, to_index};
 
 /// A table entry without an offset and with this bit: all bits of the cluster are set.
 const ALL_ONES: u64 = 1;

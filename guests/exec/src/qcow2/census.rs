@@ -10,9 +10,9 @@ use instar_formats::qcow2::entry::{L1Entry, L2Entry};
 
 use super::image::{Image, check_l1, read_l1};
 use super::refcounts::Refcounts;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::storage::Storage;
-use crate::transfer::{read_vec, to_index};
 
 /// The host clusters that something refers to, one bit each, up to the end of the file.
 pub(super) struct Census {

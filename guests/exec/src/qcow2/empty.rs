@@ -12,11 +12,11 @@ use instar_plan::empty::{EmptyLayout, plan_empty_qcow2};
 
 use super::image::Image;
 use super::target::Qcow2Target;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
-use crate::transfer::{read_vec, to_index};
 
 /// Header bytes from the L1 table's offset to the end of the feature bits, rewritten together: they lie in one sector.
 const FIELDS_START: usize = 40;
@@ -92,7 +92,9 @@ fn rebuild(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Re
     // Zeros first, and of the tables only what is not zero: a file system keeps track of zeros without writing them.
     storage.write_zeroes(device, size, layout.length_bytes - size, false).map_err(failure)?;
     storage.settle().map_err(failure)?;
-    storage.write(device, layout.refcount_table_offset, &layout.refcount_block_offset.to_be_bytes()).map_err(failure)?;
+    storage
+        .write(device, layout.refcount_table_offset, &layout.refcount_block_offset.to_be_bytes())
+        .map_err(failure)?;
     let clusters = to_index(layout.clusters);
     let mut refcounts = vec![0; (clusters << image.geometry.refcount_order).div_ceil(8)];
     for cluster in 0..clusters {

@@ -9,11 +9,11 @@ use instar_formats::qcow2::header::MAX_L1_BYTES;
 use instar_plan::extent::{Extent, Source};
 
 use super::target::Qcow2Target;
+use crate::bytes::to_index;
 use crate::layer::{Layer, Result};
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
-use crate::transfer::to_index;
 
 /// Header bytes from the virtual size to the end of the L1 table's offset, rewritten together: they lie in one sector.
 const FIELDS_START: u64 = 24;

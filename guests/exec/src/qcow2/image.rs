@@ -11,10 +11,10 @@ use instar_formats::qcow2::{Access, CompressionType, Header};
 use instar_plan::extent::{self, Codec, CompressedSource, Extent, Source};
 
 use super::slices::Slices;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::{Layer, Result};
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::{read_vec, to_index};
 
 /// An open qcow2 image.
 pub struct Image {

@@ -9,10 +9,10 @@ use instar_formats::qcow2::Header;
 use instar_formats::qcow2::geometry::Geometry;
 use instar_formats::qcow2::refcount;
 
+use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::{read_vec, to_index};
 
 /// The most bytes of clean blocks that are kept.
 const CLEAN_BYTES_MAX: u64 = 8 << 20;

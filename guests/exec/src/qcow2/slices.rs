@@ -4,10 +4,10 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::{read_vec, to_index};
 
 /// The most clean bytes that are kept.
 const CLEAN_BYTES_MAX: u64 = 4 << 20;

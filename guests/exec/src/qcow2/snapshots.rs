@@ -7,9 +7,9 @@ use instar_formats::qcow2::bitmap::{self, Bitmap, BitmapDirectory};
 use instar_formats::qcow2::snapshot::{self, SnapshotTable};
 
 use super::image::Image;
+use crate::bytes::read_vec;
 use crate::layer::Result;
 use crate::storage::Storage;
-use crate::transfer::read_vec;
 
 /// How much of a table is read at once, unless an entry is longer.
 const READ_BYTES: u64 = 4096;

@@ -16,11 +16,12 @@ use super::census::Census;
 use super::image::Image;
 use super::packed::PackedEnd;
 use super::refcounts::Refcounts;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::{Layer, Result, map_chain};
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
-use crate::transfer::{Transfer, read_vec, to_index};
+use crate::transfer::Transfer;
 
 /// Bytes of tables that may wait for [`Target::make_visible`].
 const UNWRITTEN_BYTES_MAX: u64 = 8 << 20;

@@ -13,10 +13,10 @@ use instar_formats::qed::{
 use instar_plan::commit::Block;
 
 use crate::blocks::{Blocks, Dialect, Directory, EntryForm, Shape};
+use crate::bytes::read_vec;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::read_vec;
 
 /// Reads the header.
 ///

@@ -6,11 +6,11 @@ use instar_plan::extent::Source;
 use instar_plan::rebase::{Comparison, Verdicts};
 
 use super::reader::{BUFFER_BYTES, Reader};
+use crate::bytes::to_index;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{CompareSegment, DeviceId, Storage};
-use crate::transfer::to_index;
 
 /// Shorter ranges are compared here: a device's answer for each would cost more than the bytes.
 const DEVICE_COMPARES_FROM_BYTES: u64 = 32 << 10;

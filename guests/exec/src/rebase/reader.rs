@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 
 use instar_plan::extent::{CompressedSource, Extent, Source};
 
+use crate::bytes::to_index;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::to_index;
 use crate::unpack;
 
 /// How much is read at once.

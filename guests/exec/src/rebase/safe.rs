@@ -12,6 +12,7 @@ use instar_plan::rebase::{Comparison, Packing, Received, Verdicts, plan_comparis
 use super::chains::{Chains, Views};
 use super::compare::Comparer;
 use super::order::Order;
+use crate::bytes::to_index;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::open::open_qcow2;
@@ -20,7 +21,6 @@ use crate::qcow2::Qcow2Target;
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
-use crate::transfer::to_index;
 
 /// The most bytes of the disk that are looked at together: what bounds the lists of extents.
 const WINDOW_BYTES_MAX: u64 = 16 << 20;

@@ -11,10 +11,10 @@ use instar_formats::vdi::{
 use instar_plan::commit::Block;
 
 use crate::blocks::{Blocks, Dialect, Directory, EntryForm, Shape};
+use crate::bytes::read_vec;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::read_vec;
 
 /// Entries of the block map that are read and written together.
 const RUN_ENTRIES: u64 = 1024;

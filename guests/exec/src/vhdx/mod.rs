@@ -14,10 +14,10 @@ use instar_formats::vhdx::{
 use instar_plan::commit::Block;
 
 use crate::blocks::{Blocks, Dialect, Directory, EntryForm, Shape};
+use crate::bytes::read_vec;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::read_vec;
 
 /// What headers, region table and metadata say.
 pub(crate) struct Description {

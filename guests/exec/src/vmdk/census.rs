@@ -8,9 +8,9 @@ use core::ops::Range;
 use instar_formats::vmdk::SECTOR_BYTES;
 
 use super::sparse::Sparse;
+use crate::bytes::to_index;
 use crate::layer::Result;
 use crate::storage::Storage;
-use crate::transfer::to_index;
 
 /// How many grains are watched at once: one bit each.
 const BITS_MAX: u64 = 1 << 27;

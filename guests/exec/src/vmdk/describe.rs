@@ -4,10 +4,10 @@ use instar_abi::report::error_kind;
 use instar_formats::vmdk::header::{FOOTER_BACK_BYTES, HEADER_BYTES, MAGIC};
 use instar_formats::vmdk::{DESCRIPTOR_BYTES_MAX, Descriptor, SparseHeader, VmdkError};
 
+use crate::bytes::read_vec;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::read_vec;
 
 /// What the file of an image's name holds.
 #[derive(Clone, Debug)]

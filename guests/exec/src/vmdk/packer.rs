@@ -7,10 +7,10 @@ use instar_formats::vmdk::{Compression, SECTOR_BYTES};
 use instar_plan::extent::{Extent, Source};
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
+use crate::bytes::to_index;
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::to_index;
 use crate::unpack;
 
 /// How hard to pack; what zlib's default is called there.

@@ -10,10 +10,10 @@ use instar_formats::vmdk::{Compression, Geometry, GrainEntry, SECTOR_BYTES, Spar
 use instar_plan::extent::{self, Codec, CompressedSource, Extent, Source};
 
 use super::describe::read_sparse_header;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::{read_vec, to_index};
 
 /// How much of the file is read at once when a grain table is needed: tables mostly lie side by side.
 const WINDOW_BYTES: u64 = 64 << 10;

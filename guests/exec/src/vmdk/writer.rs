@@ -13,10 +13,11 @@ use instar_plan::extent::{self, Extent, Source};
 use super::census;
 use super::packer;
 use super::sparse::{Sparse, read_directory};
+use crate::bytes::to_index;
 use crate::layer::{Layer, Result, map_chain};
 use crate::report::Failure;
 use crate::storage::Storage;
-use crate::transfer::{Transfer, to_index};
+use crate::transfer::Transfer;
 
 /// "File too large".
 const EFBIG: i32 = 27;

@@ -12,9 +12,9 @@ use instar_plan::commit::Block;
 
 use super::last_footer;
 use crate::blocks::{Blocks, Dialect, Directory, EntryForm, Shape};
+use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::storage::{DeviceId, Storage};
-use crate::transfer::{read_vec, to_index};
 
 /// Entries of the block table that are read and written together.
 const RUN_ENTRIES: u64 = 1024;

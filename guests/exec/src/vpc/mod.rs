@@ -10,11 +10,11 @@ use instar_formats::vpc::{COOKIE, FOOTER_BYTES, Footer, Kind, SPARSE_HEADER_BYTE
 
 use self::fixed::Fixed;
 use crate::blocks::BlocksTarget;
+use crate::bytes::read_vec;
 use crate::layer::{Layer, Result};
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
-use crate::transfer::read_vec;
 
 /// What footer and header say.
 pub(crate) struct Description {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::Place;
 use super::qcow2::filled;
-use crate::extent::{Extent, Source};
+use crate::extent::{Extent, Pieces, Source};
 
 /// What an image says about one of its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,17 +72,10 @@ pub fn plan_commit_blocks(
     steps: &mut Vec<BlockStep>,
 ) {
     let size = target.block_size_bytes;
-    let mut next_source = 0;
+    let mut offered = Pieces::of(sources);
     for (block, current) in (first_block..).zip(blocks) {
         let (start, end) = (block * size, ((block + 1) * size).min(target.size_bytes));
-        while sources.get(next_source).is_some_and(|source| source.end() <= start) {
-            next_source += 1;
-        }
-        let pieces: Vec<Extent> = sources[next_source..]
-            .iter()
-            .map_while(|source| (source.guest_offset < end).then(|| source.clipped(start, end)).flatten())
-            .filter(|piece| piece.source != Source::Absent)
-            .collect();
+        let pieces = offered.present_in(start, end);
         if !pieces.is_empty() {
             steps.extend(plan_block(target, block, *current, pieces, start, end));
         }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use instar_formats::qcow2::entry::{L2Entry, Subcluster};
 use instar_formats::qcow2::geometry::Geometry;
 
-use crate::extent::{Extent, Source};
+use crate::extent::{Extent, Pieces, Source};
 
 /// Whether the host cluster of an entry may be written in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,17 +85,10 @@ pub fn plan_commit_qcow2(
     steps: &mut Vec<Step>,
 ) {
     let size = target.geometry.cluster_size_bytes();
-    let mut next_source = 0;
+    let mut offered = Pieces::of(sources);
     for (cluster, current) in (first_cluster..).zip(clusters) {
         let (start, end) = (cluster * size, ((cluster + 1) * size).min(target.size_bytes));
-        while sources.get(next_source).is_some_and(|source| source.end() <= start) {
-            next_source += 1;
-        }
-        let pieces: Vec<Extent> = sources[next_source..]
-            .iter()
-            .map_while(|source| (source.guest_offset < end).then(|| source.clipped(start, end)).flatten())
-            .filter(|piece| piece.source != Source::Absent)
-            .collect();
+        let pieces = offered.present_in(start, end);
         if !pieces.is_empty() {
             steps.extend(plan_cluster(target, cluster, *current, pieces, start, end));
         }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use instar_formats::vmdk::{Geometry, GrainEntry};
 
 use super::Place;
-use crate::extent::{Extent, Source};
+use crate::extent::{Extent, Pieces, Source};
 
 /// What the planner has to know of the sparse extent as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,18 +53,11 @@ pub fn plan_commit_vmdk(
     sources: &[Extent],
     steps: &mut Vec<GrainStep>,
 ) {
-    let mut next_source = 0;
+    let mut offered = Pieces::of(sources);
     for (grain, entry) in (first_grain..).zip(entries) {
         let start = target.start + target.geometry.grain_start(grain);
         let end = target.start + target.geometry.grain_start(grain + 1).min(target.geometry.capacity_bytes);
-        while sources.get(next_source).is_some_and(|source| source.end() <= start) {
-            next_source += 1;
-        }
-        let pieces: Vec<Extent> = sources[next_source..]
-            .iter()
-            .map_while(|source| (source.guest_offset < end).then(|| source.clipped(start, end)).flatten())
-            .filter(|piece| piece.source != Source::Absent)
-            .collect();
+        let pieces = offered.present_in(start, end);
         if !pieces.is_empty() {
             steps.extend(plan_grain(target, grain, *entry, pieces, start, end));
         }
