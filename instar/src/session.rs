@@ -138,7 +138,11 @@ impl<'a> Session<'a> {
         vm.run(&mut bus, self.limit, &mut |ram| {
             meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
         })?;
-        Report::read(vm.ram(), self.program.report_bytes)
+        let report = Report::read(vm.ram(), self.program.report_bytes);
+        // The kernel takes its time to take a machine apart, and the next session need not wait for that. Without a thread
+        // it happens here: a closure that is not run is dropped, and the machine with it.
+        drop(std::thread::Builder::new().spawn(move || drop(vm)));
+        report
     }
 }
 
