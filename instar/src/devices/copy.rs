@@ -7,6 +7,9 @@
 //! 4 KiB: 40 ms either way, two threads 33 ms.
 
 use std::io;
+use std::num::NonZeroU64;
+
+use rustix::fs::Advice;
 
 use super::backend::{Backend, end_of, retry};
 use super::direct::Bounce;
@@ -68,6 +71,11 @@ impl Copier {
         target.grown_to(target_offset + there);
         if there >= MIN_WRITEBACK_BYTES && target.writes_back_early() {
             volatile_io::start_writeback(target.file(), target_offset, there);
+        }
+        if there >= MIN_WRITEBACK_BYTES && source.writable() && !target.same_file(source) {
+            // A job that may write to what it copies from is going to give that up: without its pages in the cache, which are
+            // dropped here by all workers side by side, giving it up takes no time. Advice that is not taken costs nothing.
+            let _ = rustix::fs::fadvise(source.file(), source_offset, NonZeroU64::new(there), Advice::DontNeed);
         }
         if there < length {
             super::zero::write_zeroes(target, target_offset + there, length - there, true)?;
