@@ -13,8 +13,8 @@ use crate::transfer::Transfer;
 
 /// Length of the unit in which sizes of raw images are counted, as everywhere in qemu-img.
 const SECTOR_BYTES: u64 = 512;
-/// How much is handed over at once.
-const WINDOW_BYTES: u64 = 1 << 30;
+/// How much is handed over at once: few enough extents for the sandbox's memory, even if each is 512 bytes long.
+const WINDOW_BYTES: u64 = 32 << 20;
 
 /// A raw image.
 pub struct Raw {

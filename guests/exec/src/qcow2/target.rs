@@ -29,6 +29,8 @@ const UNWRITTEN_BYTES_MAX: u64 = 8 << 20;
 const RELEASES_MAX: usize = 1 << 18;
 /// The most clusters that are planned at once.
 const WINDOW_CLUSTERS_MAX: u64 = 8192;
+/// The most bytes that are planned at once: few enough extents for the sandbox's memory, even if each is 512 bytes long.
+const WINDOW_BYTES_MAX: u64 = 32 << 20;
 
 /// A qcow2 image that is written.
 pub struct Qcow2Target {
@@ -380,7 +382,8 @@ impl Target for Qcow2Target {
 
     fn window_bytes(&self) -> u64 {
         let geometry = &self.image.geometry;
-        geometry.l2_entries().min(WINDOW_CLUSTERS_MAX) << geometry.cluster_bits
+        geometry.l2_entries().min(WINDOW_CLUSTERS_MAX).min(WINDOW_BYTES_MAX >> geometry.cluster_bits)
+            << geometry.cluster_bits
     }
 
     fn announce(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<()> {
