@@ -158,8 +158,10 @@ impl Executor<'_> {
                 for _ in 1..WORKERS {
                     scope.spawn(|| work(None));
                 }
-                work(Some(watcher));
+                work(Some(&mut *watcher));
             });
+            // The last piece may have been another worker's, who has nobody to tell.
+            watcher(self.copied_bytes.load(Ordering::Relaxed));
         }
         for (request, outcome) in failures.into_inner().unwrap_or_else(PoisonError::into_inner) {
             outcomes[request] = outcome;

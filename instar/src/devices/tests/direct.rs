@@ -143,6 +143,7 @@ fn a_limit_holds_for_copies_and_writes_of_all_workers_together() {
     };
     let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
     ram.dma().write_slice(&pattern(20_000, 7), GuestAddress(DATA)).expect("in memory");
+    let start = Instant::now();
     let throttle = Throttle::new(8 << 20);
     let executor = Executor {
         backends: &backends,
@@ -157,10 +158,9 @@ fn a_limit_holds_for_copies_and_writes_of_all_workers_together() {
         exact: false,
     };
     let mut told = Vec::new();
-    let start = Instant::now();
     executor.execute(&[request(Action::Copy(vec![record])), request(write)], &mut |copied| told.push(copied));
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(990), "{took:?}");
+    assert!(took >= Duration::from_secs(1), "{took:?}");
     assert!(told.len() > 10 && told.is_sorted() && told[told.len() - 1] == 8 << 20, "{} reports", told.len());
 }
 
