@@ -11,8 +11,9 @@ use crate::blocks::{Blocks, BlocksTarget};
 use crate::job::Job;
 use crate::layer::{Layer, Result};
 use crate::qcow::QcowEmptier;
-use crate::qcow2::{Emptier as Qcow2Emptier, Image, Qcow2Target};
+use crate::qcow2::{Emptier as Qcow2Emptier, Image, Qcow2Target, repair_if_dirty};
 use crate::raw::{Raw, RawTarget};
+use crate::repairs::Repairs;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
@@ -76,6 +77,17 @@ fn open_blocks(storage: &mut dyn Storage, layer: u32, device: DeviceId, entry: u
 pub(crate) fn open_qcow2(storage: &mut dyn Storage, job: &Job<'_>, layer: u32, access: Access) -> Result<Image> {
     let (device, _) = image_device(job, layer)?;
     Image::open(storage, layer, device, job.data(layer, 0).map(|(device, _)| device), access)
+}
+
+/// Repairs a layer that was not closed properly, if the job may write to it and its format knows of such a thing.
+///
+/// # Errors
+/// If it cannot be repaired.
+pub fn repair_layer(storage: &mut dyn Storage, job: &Job<'_>, layer: u32, repairs: &mut Repairs) -> Result<()> {
+    match image_device(job, layer)? {
+        (device, format::QCOW2) if job.is_writable(device) => repair_if_dirty(storage, layer, device, repairs),
+        _ => Ok(()),
+    }
 }
 
 /// How an overlay is going to be emptied.

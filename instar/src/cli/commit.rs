@@ -18,6 +18,7 @@ use super::operand::{gate_options, one_file, open};
 use super::output::{Form, complain, print};
 use super::progress::ProgressWish;
 use super::rate;
+use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
@@ -145,7 +146,9 @@ impl Chain {
     }
 
     fn merge(&self, how: &How, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
-        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && how.empties))
+        // An overlay that was not closed properly is repaired, whatever becomes of it.
+        let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
+        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
             .flushed(how.flushing)
             .limited_to(how.bytes_per_second);
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
@@ -159,6 +162,7 @@ impl Chain {
         let answer = sandbox
             .run(operation::COMMIT, &devices, &job, memory_bytes, Some(&mut on_progress))
             .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
+        repairs::tell(&self.layers, &answer.payload);
         if let Some(error) = answer.error() {
             return Err(self.failure(error));
         }

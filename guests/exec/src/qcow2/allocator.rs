@@ -113,6 +113,23 @@ impl Allocator {
         Ok(end - count)
     }
 
+    /// Makes sure that a block covers a cluster of the file as it is.
+    pub(super) fn cover(&mut self, storage: &mut dyn Storage, refcounts: &mut Refcounts, cluster: u64) -> Result<()> {
+        if !refcounts.table_reaches(cluster) {
+            self.grow_table(storage, refcounts)?;
+        }
+        if refcounts.covers(cluster) {
+            return Ok(());
+        }
+        let place = self.append(storage, refcounts, 1)?;
+        if refcounts.covers(cluster) {
+            // The block that the place needed is the one that was missing.
+            return refcounts.set(storage, place, 0);
+        }
+        refcounts.add_block(cluster, self.offset(refcounts, place));
+        Ok(())
+    }
+
     /// Moves the refcount table behind everything in use and makes it at least twice as long.
     fn grow_table(&mut self, storage: &mut dyn Storage, refcounts: &mut Refcounts) -> Result<()> {
         let (old_offset, old_count) = refcounts.table_clusters();

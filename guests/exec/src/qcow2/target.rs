@@ -357,14 +357,7 @@ impl Qcow2Target {
         let abandoned = self.allocator.take_abandoned_tables();
         if !abandoned.is_empty() {
             self.barrier(storage)?;
-            let (offset, clusters) = self.refcounts.table_clusters();
-            let clusters = u32::try_from(clusters).map_err(|_| {
-                Failure::new(error_kind::JOB, self.image.layer, "the refcount table would become too large")
-            })?;
-            let mut fields = [0; 12];
-            fields[..8].copy_from_slice(&offset.to_be_bytes());
-            fields[8..].copy_from_slice(&clusters.to_be_bytes());
-            storage.write(self.image.device, 48, &fields).map_err(|error| self.storage_failure(error))?;
+            self.refcounts.write_table_place(storage)?;
             self.releases.extend(abandoned.into_iter().flatten());
         }
         self.barrier(storage)
