@@ -43,10 +43,9 @@ fn wording(items: &[RepairItem]) -> String {
                 flags,
                 "Repairing OFLAG_COPIED L2 cluster: l1_index={subject} l1_entry={recorded:x} refcount={references}"
             ),
-            repair_kind::L2_FLAG => writeln!(
-                flags,
-                "Repairing OFLAG_COPIED data cluster: l2_entry={recorded:x} refcount={references}"
-            ),
+            repair_kind::L2_FLAG => {
+                writeln!(flags, "Repairing OFLAG_COPIED data cluster: l2_entry={recorded:x} refcount={references}")
+            }
             repair_kind::MORE => writeln!(flags, "... and {subject} more"),
             _ => Ok(()),
         };

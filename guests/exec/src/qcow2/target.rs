@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use instar_abi::report::error_kind;
 use instar_formats::qcow2::entry::{L1Entry, L2Entry};
 use instar_formats::qcow2::feature;
 use instar_plan::commit::{HostCluster, Place, Step, TargetCluster, plan_commit_qcow2};

@@ -91,7 +91,7 @@ pub(crate) fn job(formats: &[u32], base_layer: u32, flags: u32) -> Vec<u8> {
 
 /// Runs a commit into layer 1; `Err` holds the text of the failure.
 pub(crate) fn commit(storage: &mut dyn Storage, formats: &[u32]) -> Result<CommitReport, String> {
-    let mut report = vec![0; 4096];
+    let mut report = vec![0; 128 << 10];
     instar_exec::commit::run(&job(formats, 1, commit_flag::EMPTY_OVERLAY), storage, &mut report);
     let header = ReportHeader::get(&report);
     if header.outcome == outcome::DONE {

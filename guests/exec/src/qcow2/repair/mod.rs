@@ -8,8 +8,8 @@ mod flags;
 
 use alloc::vec::Vec;
 
-use instar_abi::report::{RepairItem, repair_kind};
-use instar_formats::qcow2::{Access, feature};
+use instar_abi::report::{RepairItem, error_kind, repair_kind};
+use instar_formats::qcow2::{Access, Header, feature};
 use instar_plan::repair::{Correction, References, plan_refcount};
 
 use super::allocator::Allocator;
@@ -42,6 +42,25 @@ pub(crate) fn repair_if_dirty(
     if !header.is_dirty() {
         return Ok(());
     }
+    let outcome = repair(storage, layer, device, header, repairs);
+    repairs.finish(layer);
+    outcome.map_err(|failure| match failure.kind {
+        error_kind::CORRUPT => Failure::new(
+            failure.kind,
+            layer,
+            format_args!("the image was not closed properly and more than its refcounts is wrong: {}", failure.text),
+        ),
+        _ => failure,
+    })
+}
+
+fn repair(
+    storage: &mut dyn Storage,
+    layer: u32,
+    device: DeviceId,
+    header: Header,
+    repairs: &mut Repairs,
+) -> Result<()> {
     let refcounts = Refcounts::open(storage, layer, device, &header)?;
     let image = Image::with_header(storage, layer, device, None, header)?;
     let file_clusters = image.geometry.clusters_for(storage.length_bytes(device));
@@ -53,9 +72,7 @@ pub(crate) fn repair_if_dirty(
         refcounts,
         file_clusters,
     };
-    let outcome = repair.run(storage, repairs);
-    repairs.finish(layer);
-    outcome
+    repair.run(storage, repairs)
 }
 
 /// Everything but the L2 tables, the snapshots' L1 tables, and what they refer to.
@@ -144,7 +161,11 @@ impl Repair {
         self.allocator.cover(storage, &mut self.refcounts, correction.cluster)?;
         self.refcounts.set(storage, correction.cluster, correction.references)?;
         // Nothing trusts a refcount of a dirty image, so they may be written at any time.
-        if self.refcounts.unwritten_bytes() > UNWRITTEN_BYTES_MAX { self.refcounts.write_blocks(storage) } else { Ok(()) }
+        if self.refcounts.unwritten_bytes() > UNWRITTEN_BYTES_MAX {
+            self.refcounts.write_blocks(storage)
+        } else {
+            Ok(())
+        }
     }
 
     /// Blocks before the table that names them, and the table before the header.
