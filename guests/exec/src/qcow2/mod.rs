@@ -2,6 +2,7 @@
 
 mod allocator;
 mod bitmaps;
+mod bitmaps_growth;
 mod census;
 mod empty;
 mod grow;
