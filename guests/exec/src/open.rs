@@ -17,7 +17,7 @@ use crate::repairs::Repairs;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
-use crate::vmdk::{self, Neighbours, VmdkTarget};
+use crate::vmdk::{self, Neighbours, VmdkEmptier, VmdkTarget};
 use crate::{parallels, qcow, qed, vdi, vhdx, vpc};
 
 /// Opens several layers for reading, topmost first.
@@ -96,6 +96,8 @@ pub enum Emptier {
     Qcow2(Qcow2Emptier),
     /// A qcow image of version 1.
     Qcow(QcowEmptier),
+    /// A vmdk image.
+    Vmdk(VmdkEmptier),
 }
 
 impl Emptier {
@@ -107,6 +109,7 @@ impl Emptier {
         match self {
             Self::Qcow2(emptier) => emptier.empty(storage),
             Self::Qcow(emptier) => emptier.empty(storage),
+            Self::Vmdk(emptier) => emptier.empty(storage),
         }
     }
 }
@@ -122,6 +125,10 @@ pub fn open_emptier(storage: &mut dyn Storage, job: &Job<'_>) -> Result<Option<E
             Ok(Some(Emptier::Qcow2(Qcow2Emptier::new(storage, image)?)))
         }
         (device, format::QCOW) => Ok(Some(Emptier::Qcow(QcowEmptier::new(storage, 0, device)?))),
+        (_, format::VMDK) => {
+            let image = open_vmdk(storage, job, 0)?;
+            Ok(Some(Emptier::Vmdk(VmdkEmptier::new(storage, &image)?)))
+        }
         _ => Ok(None),
     }
 }

@@ -20,8 +20,8 @@ pub(super) struct Allocator {
 }
 
 impl Allocator {
-    pub(super) fn new(census: Census) -> Self {
-        let end = census.file_clusters;
+    /// `end` is the first cluster behind all of the file's that have a refcount; a block device goes on behind it.
+    pub(super) fn new(census: Census, end: u64) -> Self {
         Self { census, next: 0, end, abandoned_tables: Vec::new() }
     }
 

@@ -72,8 +72,7 @@ impl Qcow2Target {
         };
         storage.copy(device, &[whole]).map_err(|error| self.storage_failure(error))?;
         storage.settle().map_err(|error| self.storage_failure(error))?;
-        let mut longer =
-            LongerBitmaps { pointer_place, directory_offset, old_flags: Vec::new(), releases: Vec::new() };
+        let mut longer = LongerBitmaps { pointer_place, directory_offset, old_flags: Vec::new(), releases: Vec::new() };
         longer.release(self, pointer.directory_offset, pointer.directory_size_bytes);
         for Longer { place, bitmap, entries } in wanted {
             let clusters = geometry.clusters_for(u64::from(entries) * 8);
@@ -112,9 +111,7 @@ impl Qcow2Target {
     /// Makes the header name the new directory, durably.
     pub(super) fn resume_bitmaps(&mut self, storage: &mut dyn Storage, longer: LongerBitmaps) -> Result<()> {
         let bytes = longer.directory_offset.to_be_bytes();
-        storage
-            .write(self.image.device, longer.pointer_place, &bytes)
-            .map_err(|error| self.storage_failure(error))?;
+        storage.write(self.image.device, longer.pointer_place, &bytes).map_err(|error| self.storage_failure(error))?;
         self.barrier(storage)?;
         if let Some(pointer) = &mut self.image.header.extensions.bitmaps {
             pointer.directory_offset = longer.directory_offset;

@@ -68,11 +68,22 @@ impl Qcow2Target {
             start = end;
         }
         self.make_visible(storage)?;
+        self.lengthen_data_file(storage, size_bytes)?;
         if let Some(longer) = &longer_bitmaps {
             self.suspend_bitmaps(storage, longer)?;
         }
         self.write_size(storage, size_bytes)?;
         longer_bitmaps.map_or(Ok(()), |longer| self.resume_bitmaps(storage, longer))
+    }
+
+    /// Makes an external data file as long as the disk: it may be the disk to others, byte for byte.
+    fn lengthen_data_file(&self, storage: &mut dyn Storage, size_bytes: u64) -> Result<()> {
+        let device = self.image.data_device;
+        if device == self.image.device || storage.length_bytes(device) >= size_bytes {
+            return Ok(());
+        }
+        storage.resize(device, size_bytes).map_err(|error| self.storage_failure(error))?;
+        storage.flush(device).map_err(|error| self.storage_failure(error))
     }
 
     /// Copies the L1 table to a place where it can be `count` entries long. The header does not name it yet.

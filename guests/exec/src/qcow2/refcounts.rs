@@ -98,6 +98,18 @@ impl Refcounts {
         Ok(refcount::read(&self.block(storage, table_index)?.bytes, order, index))
     }
 
+    /// The first host cluster behind all that have a refcount.
+    pub(super) fn end(&mut self, storage: &mut dyn Storage) -> Result<u64> {
+        let (entries, order) = (self.geometry.refcount_block_entries(), self.geometry.refcount_order);
+        for table_index in (0..self.table.len()).rev().filter(|index| self.table[*index] != 0).collect::<Vec<_>>() {
+            let bytes = &self.block(storage, table_index)?.bytes;
+            if let Some(last) = (0..to_index(entries)).rev().find(|index| refcount::read(bytes, order, *index) != 0) {
+                return Ok(table_index as u64 * entries + last as u64 + 1);
+            }
+        }
+        Ok(0)
+    }
+
     /// Whether a block covers a host cluster.
     pub(super) fn covers(&self, cluster: u64) -> bool {
         self.table.get(self.place(cluster).0).is_some_and(|offset| *offset != 0)

@@ -65,7 +65,8 @@ impl Qcow2Target {
         let mut refcounts = Refcounts::open(storage, image.layer, image.device, &image.header)?;
         let census = Census::take(storage, &mut image, &mut refcounts)?;
         let transfer = Transfer::new(image.layer, image.data_device);
-        let allocator = Allocator::new(census);
+        let end = refcounts.end(storage)?.min(census.file_clusters);
+        let allocator = Allocator::new(census, end);
         let mut target = Self {
             image,
             refcounts,

@@ -67,7 +67,7 @@ fn repair(
     let mut repair = Repair {
         metadata: metadata(storage, &image, &refcounts)?,
         snapshots: l1_tables(storage, &image)?,
-        allocator: Allocator::new(Census::of_length(file_clusters)),
+        allocator: Allocator::new(Census::of_length(file_clusters), file_clusters),
         image,
         refcounts,
         file_clusters,
