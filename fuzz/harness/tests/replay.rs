@@ -4,10 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use instar_fuzz::generators::{hostile, seeds};
+use instar_fuzz::oracles::image;
 use instar_fuzz::targets;
 
 /// How many generated inputs each target gets.
 const INPUTS: u64 = 64;
+/// How many images of the hostile corpus are made from each seed.
+const HOSTILE: u64 = 120;
 
 fn fuzz_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the harness lies in fuzz").to_owned()
@@ -31,6 +35,27 @@ fn no_target_fails_on_generated_bytes() {
             let length = usize::try_from(seed * seed).expect("short");
             eprintln!("{name}: seed {seed}");
             target(&bytes(seed, length));
+        }
+    }
+}
+
+#[test]
+fn no_target_fails_on_its_seeds() {
+    for seed in seeds::all().expect("the seeds are there") {
+        eprintln!("{}", seed.name);
+        targets::named(seed.target)(&seed.bytes);
+    }
+}
+
+#[test]
+fn a_sample_of_the_hostile_corpus_ends_in_reports() {
+    for seed in seeds::all().expect("the seeds are there") {
+        let changes = hostile::changes(&seed.bytes);
+        // As many single changes as pairs.
+        let numbers = (0..HOSTILE / 2).chain(changes.len() as u64..changes.len() as u64 + HOSTILE / 2);
+        for number in numbers {
+            eprintln!("{}: image {number}", seed.name);
+            image::survives_everything(&hostile::image(&seed, &changes, number), seed.format);
         }
     }
 }

@@ -5,7 +5,7 @@ use arbitrary::{Result, Unstructured};
 use super::chain::{self, Image};
 
 /// Values at which arithmetic breaks first.
-const EDGES: [u64; 16] = [
+pub(super) const EDGES: [u64; 16] = [
     0,
     1,
     2,

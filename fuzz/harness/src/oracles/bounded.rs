@@ -4,7 +4,7 @@ use instar_exec::memory::MemoryStorage;
 use instar_exec::{CopySegment, DeviceId, Operation, Storage, StorageError};
 
 /// The longest a device may become in bytes.
-const LENGTH_BYTES_MAX: u64 = 8 << 20;
+const LENGTH_BYTES_MAX: u64 = 24 << 20;
 /// "No space left on device".
 const ENOSPC: i32 = 28;
 

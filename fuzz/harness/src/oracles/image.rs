@@ -13,7 +13,7 @@ use crate::jobs;
 use crate::support::{self, QCOW2, RAW, Shape, empty_image};
 
 /// Images in memory longer than this are cut: what lies further on is reached by no table that fits.
-const IMAGE_BYTES_MAX: usize = 4 << 20;
+const IMAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Inspects the image, commits it as an overlay and as a base, and rebases it.
 ///

@@ -2,4 +2,5 @@
 
 pub mod bounded;
 pub mod image;
+pub mod program;
 pub mod report;
