@@ -12,4 +12,4 @@ pub mod targets;
 mod recount;
 /// Images, jobs and a reader of chains, shared with the executor's own tests.
 #[path = "../../../guests/exec/tests/support/mod.rs"]
-mod support;
+pub mod support;
