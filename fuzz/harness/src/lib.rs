@@ -4,7 +4,7 @@
 //! `cargo test` replays seeds and regressions through the same targets, so that nothing here needs a fuzzer to be checked.
 
 pub mod generators;
-mod jobs;
+pub mod jobs;
 pub mod oracles;
 pub mod targets;
 
@@ -12,4 +12,4 @@ pub mod targets;
 mod recount;
 /// Images, jobs and a reader of chains, shared with the executor's own tests.
 #[path = "../../../guests/exec/tests/support/mod.rs"]
-pub mod support;
+mod support;

@@ -83,7 +83,10 @@ pub fn l2_maps_itself() -> Attack {
 /// Two L1 entries lead to one L2 table whose refcount is one.
 #[must_use]
 pub fn shared_l2() -> Attack {
-    bent(|image| set(image, L1_TABLE + 8, word(image, L1_TABLE)))
+    bent(|image| {
+        let first = word(image, L1_TABLE);
+        set(image, L1_TABLE + 8, first);
+    })
 }
 
 /// The refcount table leads to itself.
