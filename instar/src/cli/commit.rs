@@ -146,7 +146,9 @@ impl Chain {
         if base.summary.flags & info_flag::CORRUPT != 0 {
             return finding("The image is marked corrupt; writing to it is refused");
         }
-        self.make_writable(index)
+        self.make_writable(index)?;
+        self.layers[index].files_mut().for_each(ImageFile::open_for_bulk);
+        Ok(())
     }
 
     /// Opens all files of a layer for writing.

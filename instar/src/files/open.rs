@@ -61,6 +61,7 @@ pub struct FileFacts {
 pub struct ImageFile {
     file: File,
     direct: Option<File>,
+    bulk: Option<File>,
     name: Vec<u8>,
     canonical: PathBuf,
     access: Access,
@@ -89,7 +90,8 @@ impl ImageFile {
             locks::claim(&file, claim, name).map_err(Cause::Lock)?;
         }
         let (identity, is_block_device) = (identity_of(&status), status.file_type().is_block_device());
-        Ok(Self { file, direct: None, name: name.to_vec(), canonical, access, identity, is_block_device })
+        let name = name.to_vec();
+        Ok(Self { file, direct: None, bulk: None, name, canonical, access, identity, is_block_device })
     }
 
     /// The open file.
@@ -184,6 +186,19 @@ impl ImageFile {
     /// The file as [`ImageFile::bypass_cache`] has opened it.
     pub fn direct(&self) -> Option<&File> {
         self.direct.as_ref()
+    }
+
+    /// Opens the file a second time, so that long runs can be written past the system's page cache. Not possible everywhere,
+    /// and no loss where it is not.
+    pub fn open_for_bulk(&mut self) {
+        if self.direct.is_none() && self.is_writable() && !self.is_block_device {
+            self.bulk = self.open_again(true, OFlag::O_DIRECT).ok();
+        }
+    }
+
+    /// The file as [`ImageFile::open_for_bulk`] has opened it.
+    pub fn bulk(&self) -> Option<&File> {
+        self.bulk.as_ref()
     }
 
     /// Makes durable what the file holds, its length among it.
