@@ -6,6 +6,7 @@ use instar_abi::job::{CommitJob, commit_flag};
 use instar_abi::report::{CommitReport, error_kind};
 use instar_plan::extent::{Extent, Source};
 
+use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::{Layer, Result, map_stack};
 use crate::open::{open_emptier, open_layers, open_target};
@@ -26,6 +27,7 @@ fn commit(job: &[u8], storage: &mut dyn Storage) -> Result<CommitReport> {
     if part.base_layer == 0 || part.base_layer >= job.layer_count {
         return Err(Failure::new(error_kind::INTERNAL, 0, "the job names a base that it does not have"));
     }
+    let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
     let mut above = open_layers(storage, &job, 0..part.base_layer)?;
     let mut below = open_layers(storage, &job, part.base_layer + 1..job.layer_count)?;
     let empties = part.flags & commit_flag::EMPTY_OVERLAY != 0 && part.base_layer == 1;

@@ -15,6 +15,7 @@ mod progress;
 mod rate;
 mod rebase;
 mod sandbox;
+mod secret;
 mod usage;
 
 use std::ffi::OsString;

@@ -13,6 +13,7 @@ use instar_abi::job::format;
 use instar_abi::report::{RebaseReport, error_kind};
 use instar_plan::rebase::plan_header;
 
+use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::open::image_device;
@@ -43,8 +44,11 @@ fn rebase(job: &[u8], storage: &mut dyn Storage) -> Result<RebaseReport> {
     let header = read_own_header(storage, 0, device)?;
     let planned = plan_header(&header, &order.backing()).map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
     let first_cluster = encoded(&planned)?;
-    if header.is_encrypted() {
-        return Err(Failure::new(error_kind::OPEN, 0, "Parameter 'encrypt.key-secret' is required for cipher"));
+    let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
+    if order.compresses && header.is_encrypted() {
+        // Compressed clusters are stored as they are: what they hold could be read without the key.
+        let text = "Compression and encryption not supported at the same time";
+        return Err(Failure::new(error_kind::REFUSED, 0, text));
     }
     if order.is_unsafe {
         write_header(storage, 0, device, &first_cluster)?;
