@@ -14,9 +14,9 @@ use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 
-/// The most digests that a header may ask for, over all its slots: a hundred times of what image tools ask for, and
+/// The most digests that a header may ask for, over all its slots: some fifty times of what image tools ask for, and
 /// a few minutes of work. A header with more is there to keep somebody busy.
-const DIGESTS_MAX: u64 = 1 << 28;
+const DIGESTS_MAX: u64 = 1 << 30;
 
 /// A LUKS header in a file.
 pub(super) struct Place {
