@@ -132,6 +132,8 @@ fn commits(top: Option<&str>, base: Option<&str>, base_options: &[&str]) {
     let (driver, key) = if is_volume { ("luks", "key-secret") } else { ("qcow2", "encrypt.key-secret") };
     scene.create("base.img", base, None, base_options);
     scene.create("top.qcow2", top, Some(("base.img", driver)), &[]);
+    let place = |name| scene.folder.path().join(name);
+    fs::copy(place("base.img"), place("fresh.img")).expect("a copy");
     let of_base = base.map_or_else(String::new, |secret| format!(",{key}={secret}"));
     let base_only = format!("driver={driver},file.filename=base.img{of_base}");
     let of_top = top.map_or_else(String::new, |secret| format!(",encrypt.key-secret={secret}"));
@@ -146,9 +148,10 @@ fn commits(top: Option<&str>, base: Option<&str>, base_options: &[&str]) {
         scene.is_sound(&base_only);
     }
     // A base that has to take clusters, and an overlay that has been emptied once.
-    scene.create("base.img", base, None, base_options);
-    let plain_zero = if is_volume { &["write -P 0 0 4M"][..] } else { &[] };
-    scene.io(&base_only, plain_zero);
+    fs::copy(place("fresh.img"), place("base.img")).expect("a copy");
+    if is_volume {
+        scene.io(&base_only, &["write -P 0 0 4M"]);
+    }
     scene.io(&both, &WRITTEN);
     assert_eq!(scene.instar("commit", &["--image-opts", &both]), success("Image committed.\n"));
     let merged: Vec<_> = MERGED.iter().map(|(byte, ..)| if *byte == 0x22 { 0 } else { *byte }).collect();
@@ -197,7 +200,7 @@ fn ciphers_hashes_and_cluster_sizes_that_qemu_img_makes() {
         "extended_l2=on,cluster_size=16k,encrypt.hash-alg=sha384",
         "compat=0.10",
     ] {
-        commits(Some("top"), Some("base"), &["-o", options]);
+        commits(None, Some("base"), &["-o", options]);
     }
 }
 
@@ -362,6 +365,7 @@ fn what_qemu_io_encrypted_long_ago_is_read() {
     assert_eq!(committed, success("Image committed.\n"));
     let mut expected = vec![0x11; 64 << 10];
     expected[8 << 10..14 << 10].fill(0x5a);
+    expected[14 << 10..16 << 10].fill(0);
     assert!(fs::read(folder.path().join("base.raw")).expect("it is there") == expected);
 }
 
@@ -383,6 +387,7 @@ fn what_is_encrypted_here_is_read_here() {
     let mut expected = vec![0x11; 64 << 10];
     expected[..512].fill(0x77);
     expected[8 << 10..14 << 10].fill(0x5a);
+    expected[14 << 10..16 << 10].fill(0);
     assert!(fs::read(folder.path().join("base.raw")).expect("it is there") == expected);
 }
 

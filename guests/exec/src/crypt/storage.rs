@@ -275,9 +275,15 @@ impl Storage for Unlocked<'_> {
     }
 
     fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError> {
-        let length_bytes =
-            if device.is_plain() { self.place(device, Operation::Resize, length_bytes, 0)? } else { length_bytes };
-        self.storage.resize(device.file(), length_bytes)
+        let old_length_bytes = self.length_bytes(device);
+        if !device.is_plain() || length_bytes <= old_length_bytes {
+            let place =
+                if device.is_plain() { self.place(device, Operation::Resize, length_bytes, 0)? } else { length_bytes };
+            return self.storage.resize(device.file(), place);
+        }
+        // Zeros that the file system adds are no zeros here. At every moment what is new shows zeros as far as it goes.
+        self.write_zeroes(device, old_length_bytes, length_bytes - old_length_bytes, false)?;
+        self.storage.settle()
     }
 
     fn settle(&mut self) -> Result<(), StorageError> {
