@@ -9,8 +9,10 @@ mod image;
 #[path = "common/kvm.rs"]
 mod kvm;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use common::{Ended, Folder};
 use encrypted::{PASSPHRASE, encrypted_image};
@@ -38,6 +40,13 @@ fn cannot_run(test: &str) -> bool {
     missing.is_some() || without_kvm(test)
 }
 
+/// The image that a command line makes. Making an encrypted one takes a second: a program measures how fast it hashes.
+fn made_once(command: &[&str], make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+    static MADE: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    made.entry(command.join(" ")).or_insert_with(make).clone()
+}
+
 /// A folder with images, and everything that opens them.
 struct Scene {
     folder: Folder,
@@ -63,23 +72,30 @@ impl Scene {
 
     /// Makes an image of 4 MiB; `options` are what comes before its name, and `secret` encrypts it.
     fn create(&self, name: &str, secret: Option<&str>, backing: Option<(&str, &str)>, options: &[&str]) {
-        let mut all = vec!["create", "-q", "-u"];
-        let encryption;
-        if let Some(secret) = secret {
-            let prefix = if options.contains(&"luks") { "" } else { "encrypt." };
-            let format = if prefix.is_empty() { "" } else { "encrypt.format=luks," };
-            encryption = format!("{format}{prefix}key-secret={secret},{prefix}iter-time=10");
+        let is_volume = options.contains(&"luks");
+        let prefix = if is_volume { "" } else { "encrypt." };
+        let key = secret.map_or_else(String::new, |secret| format!("{prefix}key-secret={secret}"));
+        let mut all = vec!["create", "-q"];
+        let encryption = format!("{}{key},{prefix}iter-time=10", if is_volume { "" } else { "encrypt.format=luks," });
+        if secret.is_some() {
             all.extend(["-o", &encryption]);
         }
-        if let Some((backing, format)) = backing {
-            all.extend(["-b", backing, "-F", format]);
-        }
-        if !options.contains(&"-f") {
+        if !is_volume {
             all.extend(["-f", "qcow2"]);
         }
         all.extend(options);
-        all.extend([name, "4M"]);
-        self.qemu("qemu-img", &all);
+        self.folder.file(
+            name,
+            &made_once(&all, || {
+                self.qemu("qemu-img", &[&all[..], &["made.img", "4M"]].concat());
+                fs::read(self.folder.path().join("made.img")).expect("it was made")
+            }),
+        );
+        if let Some((backing, format)) = backing {
+            let image = format!("driver=qcow2,file.filename={name},{key}");
+            let image = image.trim_end_matches(',');
+            self.qemu("qemu-img", &["rebase", "-u", "-b", backing, "-F", format, "--image-opts", image]);
+        }
     }
 
     /// Runs qemu-io commands on an image with its backing files.
