@@ -205,16 +205,31 @@ fn an_overlay_goes_into_a_luks_volume() {
 }
 
 #[test]
+fn a_luks_volume_grows_with_zeros() {
+    if cannot_run("a_luks_volume_grows_with_zeros") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.create("base.luks", Some("base"), None, &["-f", "luks"]);
+    let base = "driver=luks,file.filename=base.luks,key-secret=base";
+    scene.io(base, &["write -P 0x22 0 4M"]);
+    scene.qemu("qemu-img", &["create", "-q", "-u", "-f", "qcow2", "-b", "base.luks", "-F", "luks", "top.qcow2", "6M"]);
+    let top = "driver=qcow2,file.filename=top.qcow2,backing.key-secret=base";
+    scene.io(top, &["write -P 0x33 5M 64k"]);
+    assert_eq!(scene.instar("commit", &["--image-opts", top]), success("Image committed.\n"));
+    scene.shows(base, &[(0x22, 0, 4096), (0, 4096, 5120), (0x33, 5120, 5184), (0, 5184, 6144)]);
+}
+
+#[test]
 fn ciphers_hashes_and_cluster_sizes_that_qemu_img_makes() {
     if cannot_run("ciphers_hashes_and_cluster_sizes_that_qemu_img_makes") {
         return;
     }
     for options in [
         "encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256",
-        "encrypt.cipher-alg=aes-192,encrypt.ivgen-alg=plain,encrypt.hash-alg=sha1",
+        "encrypt.cipher-alg=aes-192,encrypt.ivgen-alg=plain,encrypt.hash-alg=sha1,compat=0.10",
         "encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain64,encrypt.hash-alg=sha512,cluster_size=512",
         "extended_l2=on,cluster_size=16k,encrypt.hash-alg=sha384",
-        "compat=0.10",
     ] {
         commits(None, Some("base"), &["-o", options]);
     }
@@ -237,6 +252,14 @@ fn what_is_not_supported_is_named() {
         let ended = scene.instar("commit", &["--image-opts", options]);
         assert_eq!(ended.stderr, format!("instar: Could not open 'top.qcow2': {text}\n"));
     }
+    let scene = Scene::new();
+    scene.create("base.qcow2", None, None, &[]);
+    let aes = "encrypt.format=aes,encrypt.key-secret=top";
+    scene.create("top.qcow2", None, None, &["-b", "base.qcow2", "-F", "qcow2", "-o", aes]);
+    let ended =
+        scene.instar("commit", &["--image-opts", "driver=qcow2,file.filename=top.qcow2,encrypt.key-secret=top"]);
+    let text = "The old AES encryption is not supported; convert the image to LUKS first (qemu-img convert)";
+    assert_eq!(ended.stderr, format!("instar: Could not open 'top.qcow2': {text}\n"));
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Encrypted images in memory. The same is done to a chain of encrypted images and to one of plain images; what the
 //! encrypted ones hold afterwards is found by an independent decryption, and must be what the plain ones hold.
 
+#[path = "support/crashing.rs"]
+mod crashing;
 mod luks_support;
 #[path = "luks_support/maker.rs"]
 mod maker;
 mod support;
 
+use crashing::Crashing;
 use instar_abi::job::{SECRETS_OFFSET, SecretEntry, SecretsHeader, commit_flag, format};
 use instar_abi::report::{ReportHeader, outcome};
 use instar_abi::wire::Wire;
@@ -188,6 +191,42 @@ proptest! {
         // The overlay is empty, and still encrypted.
         prop_assert!(held(&mut secret, &[QCOW2], 0, top_key).iter().all(Option::is_none));
         commit(&mut secret, &[QCOW2, base_formats[1]], SECRET).unwrap();
+    }
+
+    #[test]
+    fn a_crash_loses_nothing_and_a_second_run_completes(
+        top in shape(true),
+        base in shape(false),
+        below in writes(),
+        above in writes(),
+        crash_permille in 0..1000u64,
+        seed in any::<u64>(),
+    ) {
+        let formats = [QCOW2; 2];
+        let made = |shape: &Shape, writes: &[Write], key| {
+            let devices = vec![overlay(shape, writes), encrypted(empty_image(shape), key)];
+            let mut storage = MemoryStorage { devices };
+            commit(&mut storage, &formats, SECRET).unwrap();
+            storage.devices.swap_remove(1)
+        };
+        let storage = MemoryStorage { devices: vec![made(&top, &above, &KEYS[0]), made(&base, &below, &KEYS[1])] };
+        let chain = |storage: &mut MemoryStorage| -> Vec<u8> {
+            let lower = held(storage, &formats, 1, Some(&KEYS[1])).into_iter().chain(std::iter::repeat(None));
+            let upper = held(storage, &formats, 0, Some(&KEYS[0]));
+            upper.into_iter().zip(lower).map(|(upper, lower)| upper.or(lower).unwrap_or(0)).collect()
+        };
+        let before = chain(&mut storage.clone());
+        let mut counting = Crashing::new(storage.clone(), u64::MAX, seed);
+        commit(&mut counting, &formats, SECRET).unwrap();
+        prop_assume!(counting.requests != 0);
+        let mut crashing = Crashing::new(storage, counting.requests * crash_permille / 1000, seed);
+        commit(&mut crashing, &formats, SECRET).unwrap_err();
+        let mut survived = crashing.after_the_crash();
+        prop_assert!(chain(&mut survived) == before, "the overlay reads differently after the crash");
+        commit(&mut survived, &formats, SECRET).unwrap();
+        prop_assert!(chain(&mut survived) == before, "the overlay reads differently after the second run");
+        let own: Vec<u8> = held(&mut survived, &formats, 1, Some(&KEYS[1])).into_iter().map(|b| b.unwrap_or(0)).collect();
+        prop_assert!(own.starts_with(&before), "the second run left something out");
     }
 
     #[test]

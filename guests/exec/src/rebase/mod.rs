@@ -45,14 +45,14 @@ fn rebase(job: &[u8], storage: &mut dyn Storage) -> Result<RebaseReport> {
     let planned = plan_header(&header, &order.backing()).map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
     let first_cluster = encoded(&planned)?;
     let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
+    if order.is_unsafe {
+        write_header(storage, 0, device, &first_cluster)?;
+        return Ok(RebaseReport { clusters_copied: 0, bytes_copied: 0 });
+    }
     if order.compresses && header.is_encrypted() {
         // Compressed clusters are stored as they are: what they hold could be read without the key.
         let text = "Compression and encryption not supported at the same time";
         return Err(Failure::new(error_kind::REFUSED, 0, text));
-    }
-    if order.is_unsafe {
-        write_header(storage, 0, device, &first_cluster)?;
-        return Ok(RebaseReport { clusters_copied: 0, bytes_copied: 0 });
     }
     safe::rebase(storage, &job, &order)
 }
