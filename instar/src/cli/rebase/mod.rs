@@ -28,7 +28,7 @@ use super::secret::LayerSecret;
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, Location, OpenError, driver};
+use crate::files::{Access, Cause, ImageFile, Location, OpenError, driver};
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -155,6 +155,7 @@ impl<'a> Rebase<'a> {
                 file.bypass_cache().map_err(failed)?;
             }
         }
+        self.chains.layers[0].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
     }
 
