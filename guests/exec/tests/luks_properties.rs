@@ -1,5 +1,6 @@
 //! Encrypted images in memory. The same is done to a chain of encrypted images and to one of plain images; what the
 //! encrypted ones hold afterwards is found by an independent decryption, and must be what the plain ones hold.
+#![allow(clippy::cast_possible_truncation, reason = "images are small here")]
 
 #[path = "support/crashing.rs"]
 mod crashing;
