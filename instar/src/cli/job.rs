@@ -1,7 +1,7 @@
 //! Jobs for the sandbox: from open layers to the device table and the bytes that a guest program reads.
 
 use instar_abi::job::{ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES, device_flag, format, role};
-use instar_abi::memory::{DEFAULT_MEMORY_BYTES, JOB_BYTES, LARGE_PAGE_BYTES};
+use instar_abi::memory::{DEFAULT_MEMORY_BYTES, LARGE_PAGE_BYTES};
 use instar_abi::wire::Wire;
 use zeroize::Zeroizing;
 
@@ -103,7 +103,7 @@ impl<'a> Devices<'a> {
             value.put(&mut job[start..]);
         }
         // With all its room from the start: a vector that grows leaves copies behind.
-        let mut job = Zeroizing::new(Vec::with_capacity(JOB_BYTES as usize));
+        let mut job = Zeroizing::new(Vec::with_capacity(secret::JOB_ROOM));
         let device_count = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         let layer_count = self.layer_count;
         let header = JobHeader { magic: JOB_MAGIC, abi_version: ABI_VERSION, operation, device_count, layer_count };

@@ -26,9 +26,11 @@ use crate::text::Printable;
 /// Bytes that nobody else sees.
 type Bytes = Zeroizing<Vec<u8>>;
 
-/// The longest file that a secret is read from.
-const MAX_FILE_BYTES: u64 = JOB_BYTES;
-const SECRETS_ROOM: usize = JOB_BYTES as usize - SECRETS_OFFSET;
+/// Room for a whole job, in bytes; no secret can be longer.
+#[expect(clippy::cast_possible_truncation, reason = "it is far below 4 GiB")]
+pub(super) const JOB_ROOM: usize = JOB_BYTES as usize;
+/// Room for all secrets together.
+const SECRETS_ROOM: usize = JOB_ROOM - SECRETS_OFFSET;
 
 /// All secrets of a command line, by their ids.
 #[derive(Default)]
@@ -197,10 +199,10 @@ fn read_file(name: &[u8]) -> Result<Bytes, Failure> {
         cannot(format!("Failed to open file \u{201c}{}\u{201d}: {}", Printable(name), system_text(&error)))
     })?;
     // With the room from the start, so that no copy stays behind.
-    let mut bytes = Bytes::new(Vec::with_capacity(MAX_FILE_BYTES as usize + 1));
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| cannot(system_text(&error)))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(cannot(format!("it is longer than {MAX_FILE_BYTES} bytes")));
+    let mut bytes = Bytes::new(Vec::with_capacity(JOB_ROOM + 1));
+    file.take(JOB_BYTES).read_to_end(&mut bytes).map_err(|error| cannot(system_text(&error)))?;
+    if bytes.len() == JOB_ROOM {
+        return Err(cannot("it is too long for a secret".to_owned()));
     }
     Ok(bytes)
 }

@@ -166,8 +166,10 @@ impl Vm {
 
 /// Whatever a guest works on, keys among it, is nobody's business after a crash of this program.
 fn keep_out_of_core_files(slot: &Slot) {
-    let Ok(length) = usize::try_from(slot.length_bytes) else { return };
-    let start = ptr::with_exposed_provenance_mut(slot.host_address as usize);
+    let (Ok(start), Ok(length)) = (usize::try_from(slot.host_address), usize::try_from(slot.length_bytes)) else {
+        return;
+    };
+    let start = ptr::with_exposed_provenance_mut(start);
     // SAFETY: the range is a mapping of this program, and the advice changes nothing that it holds.
     unsafe { libc::madvise(start, length, libc::MADV_DONTDUMP) };
 }
