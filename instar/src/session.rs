@@ -141,6 +141,8 @@ impl<'a> Session<'a> {
             meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
         })?;
         let report = Report::read(vm.ram(), self.program.report_bytes);
+        // The machine may live on for a while, and there may be secrets in its job.
+        vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
         // The kernel takes its time to take a machine apart, and the next session need not wait for that. Without a thread
         // it happens here: a closure that is not run is dropped, and the machine with it.
         drop(std::thread::Builder::new().spawn(move || drop(vm)));

@@ -20,6 +20,7 @@ use super::progress::ProgressWish;
 use super::rate;
 use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
+use super::secret::LayerSecret;
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -83,6 +84,7 @@ struct How {
 struct Chain {
     layers: Vec<Layer>,
     base: usize,
+    secrets: Vec<LayerSecret>,
 }
 
 impl Chain {
@@ -91,11 +93,12 @@ impl Chain {
         let name = overlay.image.name().to_vec();
         let options = gate_options(&arguments.gate, arguments.base.as_deref());
         let gate = Gate::new(&name, &options).map_err(Failure::File)?;
-        let layers = discover(&gate, overlay.image, overlay.format, Links::OfOverlay, &mut Inspector(sandbox))?;
+        let layers =
+            discover(&gate, overlay.image, overlay.format, overlay.keys, Links::OfOverlay, &mut Inspector(sandbox))?;
         if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
             warn_of_probed_raw(&name);
         }
-        if layers.len() < 2 && matches!(layers[0].summary.format, format::LUKS | format::OTHER) {
+        if layers.len() < 2 && layers[0].summary.format == format::OTHER {
             let text = b"overlays of this format cannot be read in this version".to_vec();
             return Err(Failure::Image { image: name, text });
         }
@@ -105,7 +108,9 @@ impl Chain {
             None if layers.len() < 2 => return Err(Failure::NoBacking),
             None => 1,
         };
-        Ok(Self { layers, base })
+        let chain = Self { layers, base, secrets: Vec::new() };
+        let secrets = overlay.secrets.of_layers(&chain.layers).map_err(|error| chain.failure(error))?;
+        Ok(Self { secrets, ..chain })
     }
 
     /// Opens all files in the way that a cache mode asks for.
@@ -160,6 +165,7 @@ impl Chain {
         // An overlay that was not closed properly is repaired, whatever becomes of it.
         let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
         let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
+            .with_secrets(&self.secrets)
             .flushed(how.flushing)
             .limited_to(how.bytes_per_second);
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
@@ -259,7 +265,7 @@ mod tests {
     use super::super::sandbox::{Answer, OnProgress};
     use super::*;
     use crate::files::chain::Summary;
-    use crate::files::{Location, Origin, open_operand};
+    use crate::files::{LayerKey, Location, Origin, open_operand};
 
     /// Answers every job in the same way.
     struct Says(Answer);
@@ -310,9 +316,10 @@ mod tests {
                 given_format: format::QCOW2,
                 location,
                 recorded: None,
+                key: LayerKey::default(),
             }
         };
-        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1 };
+        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1, secrets: Vec::new() };
         let progress = Meter::start(Style::Silent, ProgressWish::default());
         let place = format!("{}/", directory.path().display());
         chain

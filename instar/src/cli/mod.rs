@@ -16,6 +16,7 @@ mod rate;
 mod rebase;
 mod repairs;
 mod sandbox;
+mod secret;
 mod usage;
 
 use std::ffi::OsString;
