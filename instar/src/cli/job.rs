@@ -1,5 +1,7 @@
 //! Jobs for the sandbox: from open layers to the device table and the bytes that a guest program reads.
 
+use std::os::fd::BorrowedFd;
+
 use instar_abi::job::{ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES, device_flag, format, role};
 use instar_abi::memory::{DEFAULT_MEMORY_BYTES, LARGE_PAGE_BYTES};
 use instar_abi::wire::Wire;
@@ -23,6 +25,7 @@ pub(super) struct Devices<'a> {
     files: Vec<DeviceFile<'a>>,
     layer_count: u32,
     bytes_per_second: u64,
+    removes_from: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> Devices<'a> {
@@ -75,6 +78,17 @@ impl<'a> Devices<'a> {
     /// The limit, in bytes; 0 for none.
     pub(super) fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second
+    }
+
+    /// Says that a file will be removed from an open directory when the job is done.
+    pub(super) fn then_removing_from(mut self, directory: Option<BorrowedFd<'a>>) -> Self {
+        self.removes_from = directory;
+        self
+    }
+
+    /// The directory that a file will be removed from.
+    pub(super) fn removes_from(&self) -> Option<BorrowedFd<'a>> {
+        self.removes_from
     }
 
     /// The files in the order of the device table.

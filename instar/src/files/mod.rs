@@ -11,12 +11,14 @@ mod name;
 mod open;
 mod options;
 pub mod policy;
+mod removal;
 mod siblings;
 mod walk;
 
 pub use base::find_base;
 pub use error::{Cause, OpenError, system_text};
 pub use name::{Location, Origin};
-pub use open::{Access, FileFacts, ImageFile, open_operand};
+pub use open::{Access, FileFacts, ImageFile, open_again_for_reading, open_operand};
 pub use options::{Operand, OperandError};
+pub use removal::Removal;
 pub use siblings::{Siblings, find_siblings};

@@ -1,0 +1,179 @@
+//! The system calls that a jailed process can make: all others end it. What is opened, listened to, connected, executed or
+//! traced has no entry, and neither has memory that can be executed.
+//!
+//! The test `jail` runs every operation and compares this list with the calls that were made, both ways.
+
+use libc::c_long;
+
+/// An entry of the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// The call's name.
+    pub name: &'static str,
+    /// The call's number.
+    pub number: c_long,
+    /// What its arguments must be like; all of these. Entries of the same call are alternatives.
+    pub conditions: &'static [Condition],
+    /// When it is made.
+    pub when: When,
+    /// What it is for.
+    pub reason: &'static str,
+}
+
+/// What one argument must be like; only its lower 32 bits count.
+#[derive(Clone, Copy, Debug)]
+pub struct Condition {
+    /// Which argument, from 0 on.
+    pub argument: u8,
+    /// What must hold of it.
+    pub test: Test,
+}
+
+/// What must hold of an argument.
+#[derive(Clone, Copy, Debug)]
+pub enum Test {
+    /// It is this value.
+    Is(u32),
+    /// It has none of these bits.
+    Lacks(u32),
+}
+
+/// When a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// On every system, by one operation or another.
+    Everywhere,
+    /// On every system, if a file is to be removed; otherwise it is not allowed.
+    Removing,
+    /// Only on some systems, or by chance.
+    Somewhere,
+}
+
+use When::{Everywhere, Removing, Somewhere};
+
+impl Call {
+    /// Whether a call with these arguments is what the entry allows.
+    #[must_use]
+    pub fn allows(&self, number: c_long, arguments: &[u64; 6]) -> bool {
+        self.number == number
+            && self.conditions.iter().all(|condition| {
+                let low_half = arguments[usize::from(condition.argument)] & 0xffff_ffff;
+                match condition.test {
+                    Test::Is(value) => low_half == u64::from(value),
+                    Test::Lacks(mask) => low_half & u64::from(mask) == 0,
+                }
+            })
+    }
+}
+
+const fn is(argument: u8, value: u32) -> Condition {
+    Condition { argument, test: Test::Is(value) }
+}
+
+const fn lacks(argument: u8, mask: u32) -> Condition {
+    Condition { argument, test: Test::Lacks(mask) }
+}
+
+const fn call(
+    name: &'static str,
+    number: c_long,
+    conditions: &'static [Condition],
+    when: When,
+    reason: &'static str,
+) -> Call {
+    Call { name, number, conditions, when, reason }
+}
+
+/// Numbers of the requests that the run loop makes of KVM (linux/kvm.h).
+const KVM_RUN: u32 = 0xae80;
+const KVM_GET_REGS: u32 = 0x8090_ae81;
+const KVM_GET_SREGS: u32 = 0x8138_ae83;
+/// Numbers of requests to terminals (asm-generic/ioctls.h).
+const TCGETS: u32 = 0x5401;
+const TIOCGWINSZ: u32 = 0x5413;
+
+const PUNCH_HOLE_KEEP_SIZE: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).unsigned_abs();
+const ZERO_RANGE: u32 = libc::FALLOC_FL_ZERO_RANGE.unsigned_abs();
+const DONT_NEED: u32 = libc::POSIX_FADV_DONTNEED.unsigned_abs();
+const EXECUTABLE: u32 = libc::PROT_EXEC.unsigned_abs();
+/// The number that stands for no file.
+const NO_FILE: u32 = u32::MAX;
+/// How glibc starts a thread: it shares everything with the others.
+const THREAD: u32 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID)
+    .unsigned_abs();
+const MUSL_THREAD: u32 = THREAD | libc::CLONE_DETACHED.unsigned_abs();
+
+/// The list.
+#[rustfmt::skip]
+pub const CALLS: &[Call] = &[
+    // The guest.
+    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_RUN)], Everywhere, "runs the guest"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_GET_REGS)], Everywhere, "says at which instruction a guest did what it may not do"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_GET_SREGS)], Everywhere, "says at which address a guest did what it may not do"),
+    call("rt_sigreturn", libc::SYS_rt_sigreturn, &[], Everywhere, "ends the watchdog's signal handler, and the one that asks for progress"),
+    call("timer_delete", libc::SYS_timer_delete, &[], Everywhere, "ends the watchdog"),
+
+    // Image files, all of them open.
+    call("pread64", libc::SYS_pread64, &[], Everywhere, "reads images"),
+    call("pwrite64", libc::SYS_pwrite64, &[], Everywhere, "writes images"),
+    call("fdatasync", libc::SYS_fdatasync, &[], Everywhere, "makes durable what was written"),
+    call("ftruncate", libc::SYS_ftruncate, &[], Everywhere, "lengthens and shortens images"),
+    call("fallocate", libc::SYS_fallocate, &[is(1, PUNCH_HOLE_KEEP_SIZE)], Everywhere, "gives space back"),
+    call("fallocate", libc::SYS_fallocate, &[is(1, ZERO_RANGE)], Everywhere, "writes zeros without writing them"),
+    call("sync_file_range", libc::SYS_sync_file_range, &[], Everywhere, "starts writing to the disk early"),
+    call("fadvise64", libc::SYS_fadvise64, &[is(3, DONT_NEED)], Everywhere, "drops pages of an overlay that will be emptied"),
+    call("copy_file_range", libc::SYS_copy_file_range, &[], Somewhere, "copies on file systems that share blocks or copy on a server"),
+    call("close", libc::SYS_close, &[], Everywhere, "gives images and their locks back"),
+
+    // Removing the overlay with --delete-overlay.
+    call("fsync", libc::SYS_fsync, &[], Removing, "makes the base durable before the overlay goes"),
+    call("newfstatat", libc::SYS_newfstatat, &[], Removing, "makes sure that the name still stands for the overlay"),
+    call("unlinkat", libc::SYS_unlinkat, &[is(2, 0)], Removing, "removes the overlay"),
+
+    // Telling the user.
+    call("write", libc::SYS_write, &[is(0, 1)], Everywhere, "prints the result; in a worker process standard output is the way to its parent"),
+    call("write", libc::SYS_write, &[is(0, 2)], Everywhere, "prints errors, warnings, and progress as JSON"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, TIOCGWINSZ)], Everywhere, "asks how wide the terminal is, for the progress bar"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, TCGETS)], Everywhere, "asks whether there is a terminal, for the progress bar"),
+
+    // Memory, never executable and never of a file.
+    call("mmap", libc::SYS_mmap, &[lacks(2, EXECUTABLE), is(4, NO_FILE)], Everywhere, "memory: large blocks, stacks of threads"),
+    call("munmap", libc::SYS_munmap, &[], Everywhere, "gives memory back"),
+    call("mprotect", libc::SYS_mprotect, &[lacks(2, EXECUTABLE)], Everywhere, "opens up a thread's stack and heap as they grow"),
+    call("madvise", libc::SYS_madvise, &[], Everywhere, "gives the memory of a thread's stack back"),
+    call("brk", libc::SYS_brk, &[], Everywhere, "memory: small blocks"),
+    call("mremap", libc::SYS_mremap, &[], Somewhere, "grows a large block; whether one grows depends on the image"),
+
+    // Threads that copy.
+    call("clone", libc::SYS_clone, &[is(0, THREAD)], Everywhere, "starts a thread, and nothing but a thread"),
+    call("clone", libc::SYS_clone, &[is(0, MUSL_THREAD)], Somewhere, "the same from musl"),
+    call("clone3", libc::SYS_clone3, &[], Everywhere, "answered with \"no such call\", so that clone is used, which can be looked at"),
+    call("set_robust_list", libc::SYS_set_robust_list, &[], Everywhere, "part of starting a thread"),
+    call("rseq", libc::SYS_rseq, &[], Somewhere, "part of starting a thread from glibc 2.35 on"),
+    call("sigaltstack", libc::SYS_sigaltstack, &[], Everywhere, "the stack on which an overflow of a thread's stack is noticed"),
+    call("rt_sigprocmask", libc::SYS_rt_sigprocmask, &[], Everywhere, "no signals while a thread starts or ends"),
+    call("sched_getaffinity", libc::SYS_sched_getaffinity, &[], Somewhere, "glibc: part of looking up where a thread's stack ends"),
+    call("gettid", libc::SYS_gettid, &[], Somewhere, "names a thread in the message of a panic"),
+    call("futex", libc::SYS_futex, &[], Everywhere, "waits for other threads"),
+    call("sched_yield", libc::SYS_sched_yield, &[], Somewhere, "lets another thread run that holds a lock"),
+    call("membarrier", libc::SYS_membarrier, &[], Somewhere, "musl: part of changing what all threads see"),
+    call("exit", libc::SYS_exit, &[], Everywhere, "ends a thread"),
+    call("exit_group", libc::SYS_exit_group, &[], Everywhere, "ends the process"),
+
+    // Time.
+    call("clock_nanosleep", libc::SYS_clock_nanosleep, &[], Everywhere, "waits where a rate limit says so"),
+    call("nanosleep", libc::SYS_nanosleep, &[], Somewhere, "the same in older C libraries"),
+    call("clock_gettime", libc::SYS_clock_gettime, &[], Somewhere, "the time, where the processor's own clock cannot be used"),
+    call("restart_syscall", libc::SYS_restart_syscall, &[], Somewhere, "goes on waiting after the process was stopped and continued"),
+
+    // Chance.
+    call("getrandom", libc::SYS_getrandom, &[], Somewhere, "seeds hash tables and the C library's allocator"),
+];
