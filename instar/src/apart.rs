@@ -22,10 +22,11 @@ const TOLD: u8 = 2;
 /// As [`Session::run`], in words; a worker process that could not be started or ended without an answer.
 pub fn run<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<(Report, Leaving), VmError> {
     let program = session.program;
-    let (answer, leaving) = worker::run(|| encode(within(session, jail, &[libc::STDOUT_FILENO]))).map_err(|error| match error {
-        WorkerError::Start(source) => VmError::setup("starting a worker process", source),
-        ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
-    })?;
+    let (answer, leaving) =
+        worker::run(|| encode(within(session, jail, &[libc::STDOUT_FILENO]))).map_err(|error| match error {
+            WorkerError::Start(source) => VmError::setup("starting a worker process", source),
+            ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
+        })?;
     let words = |bytes: &[u8]| Printable(bytes).to_string();
     match answer.split_first() {
         Some((&REPORT, area)) => Report::in_area(area, program).map(|report| (report, leaving)),

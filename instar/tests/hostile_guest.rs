@@ -1,12 +1,16 @@
 //! A guest program that attacks the host: each attack ends in a clear error, in time, and no file changes.
 //!
-//! Builds the guest program `hostile` itself. Where KVM cannot be used every test fails, unless INSTAR_TEST_WITHOUT_KVM=1
+//! Every guest runs as the product's guests do: in a jail, here one around a process of its own.
+//!
+//! Builds the guest program `hostile` itself, unless INSTAR_HOSTILE_GUEST names one that was built before. Where KVM cannot be used every test fails, unless INSTAR_TEST_WITHOUT_KVM=1
 //! says that this is known: then each is listed as ignored and the reason is printed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use instar::apart;
+use instar::jail::{Jail, Purpose};
 use instar::session::{DeviceFile, GuestProgram, Session};
 use instar::vm::{Hypervisor, VmError};
 use instar_abi::job::{ABI_VERSION, JOB_MAGIC, JobHeader};
@@ -116,6 +120,9 @@ fn main() {
 }
 
 fn build() -> Result<Vec<u8>, String> {
+    if let Some(built) = std::env::var_os("INSTAR_HOSTILE_GUEST") {
+        return fs::read(&built).map_err(|error| format!("{}: {error}", built.display()));
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the package has no parent directory")?;
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
     let built = guests::build(env!("CARGO"), &root.join("guests").join("bin"), &target, &["hostile"])?;
@@ -147,7 +154,8 @@ impl Scene {
             .put(&mut job);
         let mut session = Session::new(&hypervisor, GuestProgram::from_elf(program, 0), &devices, &job);
         session.limit = LIMIT;
-        Ok(session.run().map(drop))
+        let jail = Jail { purpose: Purpose::Writing, ..Jail::default() };
+        Ok(apart::run(session, jail).map(drop))
     }
 }
 

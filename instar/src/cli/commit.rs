@@ -24,6 +24,7 @@ use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
 use crate::files::{Access, Cause, ImageFile, OpenError, Removal, driver, find_base, system_text};
+use crate::jail::Purpose;
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -157,7 +158,7 @@ impl Chain {
         let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && how.empties))
             .flushed(how.flushing)
             .limited_to(how.bytes_per_second)
-            .then_removing_from(how.removal.map(Removal::as_fd));
+            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
             flags |= commit_flag::BASE_FORMAT_PROBED;
@@ -194,8 +195,7 @@ impl Chain {
 
     /// What is needed to delete the overlay later.
     fn prepare_removal(&self) -> Result<Removal, Failure> {
-        Removal::prepare(&self.layers[0].image)
-            .map_err(|error| Failure::File(Cause::system(&self.name(0), &error)))
+        Removal::prepare(&self.layers[0].image).map_err(|error| Failure::File(Cause::system(&self.name(0), &error)))
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.

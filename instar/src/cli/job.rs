@@ -1,7 +1,5 @@
 //! Jobs for the sandbox: from open layers to the device table and the bytes that a guest program reads.
 
-use std::os::fd::BorrowedFd;
-
 use instar_abi::job::{ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES, device_flag, format, role};
 use instar_abi::memory::{DEFAULT_MEMORY_BYTES, LARGE_PAGE_BYTES};
 use instar_abi::wire::Wire;
@@ -9,6 +7,7 @@ use instar_abi::wire::Wire;
 use crate::devices::Flushing;
 use crate::files::ImageFile;
 use crate::files::chain::Layer;
+use crate::jail::Purpose;
 use crate::session::DeviceFile;
 
 /// Memory for one L1 entry: 8 bytes as it is read and 8 as it is kept, and the overlay's table is needed twice.
@@ -25,7 +24,7 @@ pub(super) struct Devices<'a> {
     files: Vec<DeviceFile<'a>>,
     layer_count: u32,
     bytes_per_second: u64,
-    removes_from: Option<BorrowedFd<'a>>,
+    purpose: Purpose<'a>,
 }
 
 impl<'a> Devices<'a> {
@@ -38,7 +37,7 @@ impl<'a> Devices<'a> {
 
     /// A whole chain; `is_writable` says for each layer whether the job may change it.
     pub(super) fn chain(layers: &'a [Layer], is_writable: impl Fn(usize) -> bool) -> Self {
-        let mut devices = Self::default();
+        let mut devices = Self { purpose: Purpose::Writing, ..Self::default() };
         for (index, layer) in layers.iter().enumerate() {
             let data = layer.data.iter().chain(&layer.extents);
             devices.push_layer(&layer.image, data, layer.summary.format, is_writable(index));
@@ -80,15 +79,15 @@ impl<'a> Devices<'a> {
         self.bytes_per_second
     }
 
-    /// Says that a file will be removed from an open directory when the job is done.
-    pub(super) fn then_removing_from(mut self, directory: Option<BorrowedFd<'a>>) -> Self {
-        self.removes_from = directory;
+    /// Says what the process that runs the job is for.
+    pub(super) fn used_for(mut self, purpose: Purpose<'a>) -> Self {
+        self.purpose = purpose;
         self
     }
 
-    /// The directory that a file will be removed from.
-    pub(super) fn removes_from(&self) -> Option<BorrowedFd<'a>> {
-        self.removes_from
+    /// What the process that runs the job is for.
+    pub(super) fn purpose(&self) -> Purpose<'a> {
+        self.purpose
     }
 
     /// The files in the order of the device table.

@@ -7,11 +7,11 @@ use instar_abi::wire::Wire;
 
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
-use crate::files::chain::{Finding, Inspect, Summary};
 use crate::apart;
+use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
-use crate::jail::Jail;
 use crate::jail::worker::Leaving;
+use crate::jail::{self, Jail, Purpose};
 use crate::session::{DeviceFile, GuestProgram, Report, Session};
 use crate::vm::{Hypervisor, VmError};
 
@@ -103,7 +103,7 @@ impl KvmSandbox {
         let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
         let files = files.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
         let files: Vec<DeviceFile<'_>> = files.iter().map(|file| DeviceFile::new(file, false)).collect();
-        let jail = Jail { must_be_whole: self.jail_must_be_whole, removes_from: None };
+        let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole };
         let session = Session { memory_bytes, ..self.session(operation::INFO, &files, job)? };
         let (report, leaving) = apart::run(session, jail)?;
         self.leaving.push(leaving);
@@ -119,7 +119,10 @@ impl KvmSandbox {
         let program = GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))?;
         let hypervisor = match &mut self.hypervisor {
             Some(hypervisor) => hypervisor,
-            none => none.insert(Hypervisor::open()?),
+            none => {
+                jail::prepare();
+                none.insert(Hypervisor::open()?)
+            }
         };
         Ok(Session::new(hypervisor, program, files, job))
     }
@@ -142,9 +145,7 @@ impl Sandbox for KvmSandbox {
         let report = if job_operation == operation::INFO {
             self.look(job, devices, memory_bytes)?
         } else {
-            // Nobody can be waited for in the jail.
-            self.leaving.clear();
-            let jail = Jail { must_be_whole: self.jail_must_be_whole, removes_from: devices.removes_from() };
+            let jail = Jail { purpose: devices.purpose(), must_be_whole: self.jail_must_be_whole };
             let session = Session {
                 memory_bytes,
                 bytes_per_second: devices.bytes_per_second(),

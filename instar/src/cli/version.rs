@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 
 use super::error::Failure;
 use super::output::print;
-use crate::jail::Jail;
+use crate::jail::{Jail, Purpose};
 use crate::vm::Hypervisor;
 
 /// Whether the parser's result is a wish for the version, and the command line asks for all of it.
@@ -22,6 +22,7 @@ pub(super) fn is_wanted_in_full(error: &clap::Error, arguments: &[impl AsRef<OsS
 pub(super) fn print_in_full(version: &clap::Error) -> Result<(), Failure> {
     let kvm = Hypervisor::open().map_or_else(|error| format!("unusable: {error}"), |_| "usable".to_owned());
     // Nothing is missing where nothing is demanded.
-    let layers = Jail::default().close().map(|layers| layers.all().map(|layer| format!("{layer}\n")).concat());
+    let jail = Jail { purpose: Purpose::Writing, ..Jail::default() };
+    let layers = jail.close().map(|layers| layers.all().map(|layer| format!("{layer}\n")).concat());
     print(format!("{version}KVM: {kvm}\n{}", layers.unwrap_or_default()).as_bytes())
 }

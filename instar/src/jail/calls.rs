@@ -14,8 +14,10 @@ pub struct Call {
     pub number: c_long,
     /// What its arguments must be like; all of these. Entries of the same call are alternatives.
     pub conditions: &'static [Condition],
-    /// When it is made.
-    pub when: When,
+    /// Who may make it.
+    pub who: Who,
+    /// Where it is made.
+    pub seen: Seen,
     /// What it is for.
     pub reason: &'static str,
 }
@@ -38,18 +40,28 @@ pub enum Test {
     Lacks(u32),
 }
 
-/// When a call is made.
+/// Who may make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+pub enum Who {
+    /// Everybody, also a process that looks at an image.
+    All,
+    /// A process that writes images.
+    Writers,
+    /// A process that writes images and removes one.
+    Removers,
+}
+
+/// Where a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
     /// On every system, by one operation or another.
     Everywhere,
-    /// On every system, if a file is to be removed; otherwise it is not allowed.
-    Removing,
     /// Only on some systems, or by chance.
     Somewhere,
 }
 
-use When::{Everywhere, Removing, Somewhere};
+use Seen::{Everywhere, Somewhere};
+use Who::{All, Removers, Writers};
 
 impl Call {
     /// Whether a call with these arguments is what the entry allows.
@@ -78,10 +90,11 @@ const fn call(
     name: &'static str,
     number: c_long,
     conditions: &'static [Condition],
-    when: When,
+    who: Who,
+    seen: Seen,
     reason: &'static str,
 ) -> Call {
-    Call { name, number, conditions, when, reason }
+    Call { name, number, conditions, who, seen, reason }
 }
 
 /// Numbers of the requests that the run loop makes of KVM (linux/kvm.h).
@@ -95,6 +108,7 @@ const TIOCGWINSZ: u32 = 0x5413;
 const PUNCH_HOLE_KEEP_SIZE: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).unsigned_abs();
 const ZERO_RANGE: u32 = libc::FALLOC_FL_ZERO_RANGE.unsigned_abs();
 const DONT_NEED: u32 = libc::POSIX_FADV_DONTNEED.unsigned_abs();
+const GET_FLAGS: u32 = libc::F_GETFD.unsigned_abs();
 const EXECUTABLE: u32 = libc::PROT_EXEC.unsigned_abs();
 /// The number that stands for no file.
 const NO_FILE: u32 = u32::MAX;
@@ -115,65 +129,67 @@ const MUSL_THREAD: u32 = THREAD | libc::CLONE_DETACHED.unsigned_abs();
 #[rustfmt::skip]
 pub const CALLS: &[Call] = &[
     // The guest.
-    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_RUN)], Everywhere, "runs the guest"),
-    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_GET_REGS)], Everywhere, "says at which instruction a guest did what it may not do"),
-    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_GET_SREGS)], Everywhere, "says at which address a guest did what it may not do"),
-    call("rt_sigreturn", libc::SYS_rt_sigreturn, &[], Everywhere, "ends the watchdog's signal handler, and the one that asks for progress"),
-    call("timer_delete", libc::SYS_timer_delete, &[], Everywhere, "ends the watchdog"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_RUN)], All, Everywhere, "runs the guest"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_GET_REGS)], All, Everywhere, "says at which instruction a guest did what it may not do"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, KVM_GET_SREGS)], All, Everywhere, "says at which address a guest did what it may not do"),
+    call("rt_sigreturn", libc::SYS_rt_sigreturn, &[], All, Everywhere, "ends the watchdog's signal handler, and the one that asks for progress"),
+    call("timer_delete", libc::SYS_timer_delete, &[], All, Everywhere, "ends the watchdog"),
 
     // Image files, all of them open.
-    call("pread64", libc::SYS_pread64, &[], Everywhere, "reads images"),
-    call("pwrite64", libc::SYS_pwrite64, &[], Everywhere, "writes images"),
-    call("fdatasync", libc::SYS_fdatasync, &[], Everywhere, "makes durable what was written"),
-    call("ftruncate", libc::SYS_ftruncate, &[], Everywhere, "lengthens and shortens images"),
-    call("fallocate", libc::SYS_fallocate, &[is(1, PUNCH_HOLE_KEEP_SIZE)], Everywhere, "gives space back"),
-    call("fallocate", libc::SYS_fallocate, &[is(1, ZERO_RANGE)], Everywhere, "writes zeros without writing them"),
-    call("sync_file_range", libc::SYS_sync_file_range, &[], Everywhere, "starts writing to the disk early"),
-    call("fadvise64", libc::SYS_fadvise64, &[is(3, DONT_NEED)], Everywhere, "drops pages of an overlay that will be emptied"),
-    call("copy_file_range", libc::SYS_copy_file_range, &[], Somewhere, "copies on file systems that share blocks or copy on a server"),
-    call("close", libc::SYS_close, &[], Everywhere, "gives images and their locks back"),
+    call("pread64", libc::SYS_pread64, &[], All, Everywhere, "reads images"),
+    call("pwrite64", libc::SYS_pwrite64, &[], Writers, Everywhere, "writes images"),
+    call("fdatasync", libc::SYS_fdatasync, &[], Writers, Everywhere, "makes durable what was written"),
+    call("ftruncate", libc::SYS_ftruncate, &[], Writers, Everywhere, "lengthens and shortens images"),
+    call("fallocate", libc::SYS_fallocate, &[is(1, PUNCH_HOLE_KEEP_SIZE)], Writers, Everywhere, "gives space back"),
+    call("fallocate", libc::SYS_fallocate, &[is(1, ZERO_RANGE)], Writers, Everywhere, "writes zeros without writing them"),
+    call("sync_file_range", libc::SYS_sync_file_range, &[], Writers, Everywhere, "starts writing to the disk early"),
+    call("fadvise64", libc::SYS_fadvise64, &[is(3, DONT_NEED)], Writers, Everywhere, "drops pages of an overlay that will be emptied"),
+    call("copy_file_range", libc::SYS_copy_file_range, &[], Writers, Somewhere, "copies on file systems that share blocks or copy on a server"),
+    call("fcntl", libc::SYS_fcntl, &[is(1, GET_FLAGS)], All, Somewhere, "debug builds make sure that what they close is open"),
+    call("close", libc::SYS_close, &[], All, Everywhere, "gives images and their locks back"),
 
     // Removing the overlay with --delete-overlay.
-    call("fsync", libc::SYS_fsync, &[], Removing, "makes the base durable before the overlay goes"),
-    call("newfstatat", libc::SYS_newfstatat, &[], Removing, "makes sure that the name still stands for the overlay"),
-    call("unlinkat", libc::SYS_unlinkat, &[is(2, 0)], Removing, "removes the overlay"),
+    call("fsync", libc::SYS_fsync, &[], Removers, Everywhere, "makes the base durable before the overlay goes"),
+    call("newfstatat", libc::SYS_newfstatat, &[], Removers, Everywhere, "makes sure that the name still stands for the overlay"),
+    call("unlinkat", libc::SYS_unlinkat, &[is(2, 0)], Removers, Everywhere, "removes the overlay"),
 
     // Telling the user.
-    call("write", libc::SYS_write, &[is(0, 1)], Everywhere, "prints the result; in a worker process standard output is the way to its parent"),
-    call("write", libc::SYS_write, &[is(0, 2)], Everywhere, "prints errors, warnings, and progress as JSON"),
-    call("ioctl", libc::SYS_ioctl, &[is(1, TIOCGWINSZ)], Everywhere, "asks how wide the terminal is, for the progress bar"),
-    call("ioctl", libc::SYS_ioctl, &[is(1, TCGETS)], Everywhere, "asks whether there is a terminal, for the progress bar"),
+    call("write", libc::SYS_write, &[is(0, 1)], All, Everywhere, "prints the result; in a worker process standard output is the way to its parent"),
+    call("write", libc::SYS_write, &[is(0, 2)], Writers, Everywhere, "prints errors, warnings, and progress as JSON"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, TIOCGWINSZ)], Writers, Everywhere, "asks how wide the terminal is, for the progress bar"),
+    call("ioctl", libc::SYS_ioctl, &[is(1, TCGETS)], Writers, Everywhere, "asks whether there is a terminal, for the progress bar"),
 
     // Memory, never executable and never of a file.
-    call("mmap", libc::SYS_mmap, &[lacks(2, EXECUTABLE), is(4, NO_FILE)], Everywhere, "memory: large blocks, stacks of threads"),
-    call("munmap", libc::SYS_munmap, &[], Everywhere, "gives memory back"),
-    call("mprotect", libc::SYS_mprotect, &[lacks(2, EXECUTABLE)], Everywhere, "opens up a thread's stack and heap as they grow"),
-    call("madvise", libc::SYS_madvise, &[], Everywhere, "gives the memory of a thread's stack back"),
-    call("brk", libc::SYS_brk, &[], Everywhere, "memory: small blocks"),
-    call("mremap", libc::SYS_mremap, &[], Somewhere, "grows a large block; whether one grows depends on the image"),
+    call("mmap", libc::SYS_mmap, &[lacks(2, EXECUTABLE), is(4, NO_FILE)], All, Everywhere, "memory: large blocks, stacks of threads"),
+    call("munmap", libc::SYS_munmap, &[], All, Everywhere, "gives memory back"),
+    call("mprotect", libc::SYS_mprotect, &[lacks(2, EXECUTABLE)], All, Everywhere, "opens up a thread's stack and heap as they grow"),
+    call("madvise", libc::SYS_madvise, &[], All, Everywhere, "gives the memory of a thread's stack back"),
+    call("brk", libc::SYS_brk, &[], All, Everywhere, "memory: small blocks"),
+    call("mremap", libc::SYS_mremap, &[], All, Somewhere, "grows a large block; whether one grows depends on the image"),
 
-    // Threads that copy.
-    call("clone", libc::SYS_clone, &[is(0, THREAD)], Everywhere, "starts a thread, and nothing but a thread"),
-    call("clone", libc::SYS_clone, &[is(0, MUSL_THREAD)], Somewhere, "the same from musl"),
-    call("clone3", libc::SYS_clone3, &[], Everywhere, "answered with \"no such call\", so that clone is used, which can be looked at"),
-    call("set_robust_list", libc::SYS_set_robust_list, &[], Everywhere, "part of starting a thread"),
-    call("rseq", libc::SYS_rseq, &[], Somewhere, "part of starting a thread from glibc 2.35 on"),
-    call("sigaltstack", libc::SYS_sigaltstack, &[], Everywhere, "the stack on which an overflow of a thread's stack is noticed"),
-    call("rt_sigprocmask", libc::SYS_rt_sigprocmask, &[], Everywhere, "no signals while a thread starts or ends"),
-    call("sched_getaffinity", libc::SYS_sched_getaffinity, &[], Somewhere, "glibc: part of looking up where a thread's stack ends"),
-    call("gettid", libc::SYS_gettid, &[], Somewhere, "names a thread in the message of a panic"),
-    call("futex", libc::SYS_futex, &[], Everywhere, "waits for other threads"),
-    call("sched_yield", libc::SYS_sched_yield, &[], Somewhere, "lets another thread run that holds a lock"),
-    call("membarrier", libc::SYS_membarrier, &[], Somewhere, "musl: part of changing what all threads see"),
-    call("exit", libc::SYS_exit, &[], Everywhere, "ends a thread"),
-    call("exit_group", libc::SYS_exit_group, &[], Everywhere, "ends the process"),
+    // Threads that copy, and the ends of threads and processes.
+    call("clone", libc::SYS_clone, &[is(0, THREAD)], All, Everywhere, "starts a thread, and nothing but a thread"),
+    call("clone", libc::SYS_clone, &[is(0, MUSL_THREAD)], All, Somewhere, "the same from musl"),
+    call("clone3", libc::SYS_clone3, &[], All, Everywhere, "answered with \"no such call\", so that clone is used, which can be looked at"),
+    call("set_robust_list", libc::SYS_set_robust_list, &[], All, Everywhere, "part of starting a thread"),
+    call("rseq", libc::SYS_rseq, &[], All, Somewhere, "part of starting a thread from glibc 2.35 on"),
+    call("sigaltstack", libc::SYS_sigaltstack, &[], All, Everywhere, "the stack on which an overflow of a thread's stack is noticed"),
+    call("rt_sigprocmask", libc::SYS_rt_sigprocmask, &[], All, Everywhere, "no signals while a thread starts or ends"),
+    call("sched_getaffinity", libc::SYS_sched_getaffinity, &[], All, Somewhere, "glibc: part of looking up where a thread's stack ends"),
+    call("gettid", libc::SYS_gettid, &[], All, Somewhere, "names a thread in the message of a panic"),
+    call("futex", libc::SYS_futex, &[], All, Everywhere, "waits for other threads"),
+    call("sched_yield", libc::SYS_sched_yield, &[], All, Somewhere, "lets another thread run that holds a lock"),
+    call("membarrier", libc::SYS_membarrier, &[], All, Somewhere, "musl: part of changing what all threads see"),
+    call("wait4", libc::SYS_wait4, &[], Writers, Everywhere, "takes note that worker processes have ended"),
+    call("exit", libc::SYS_exit, &[], All, Everywhere, "ends a thread"),
+    call("exit_group", libc::SYS_exit_group, &[], All, Everywhere, "ends the process"),
 
     // Time.
-    call("clock_nanosleep", libc::SYS_clock_nanosleep, &[], Everywhere, "waits where a rate limit says so"),
-    call("nanosleep", libc::SYS_nanosleep, &[], Somewhere, "the same in older C libraries"),
-    call("clock_gettime", libc::SYS_clock_gettime, &[], Somewhere, "the time, where the processor's own clock cannot be used"),
-    call("restart_syscall", libc::SYS_restart_syscall, &[], Somewhere, "goes on waiting after the process was stopped and continued"),
+    call("clock_nanosleep", libc::SYS_clock_nanosleep, &[], Writers, Everywhere, "waits where a rate limit says so"),
+    call("nanosleep", libc::SYS_nanosleep, &[], Writers, Somewhere, "the same in older C libraries"),
+    call("clock_gettime", libc::SYS_clock_gettime, &[], All, Somewhere, "the time, where the processor's own clock cannot be used"),
+    call("restart_syscall", libc::SYS_restart_syscall, &[], All, Somewhere, "goes on waiting after the process was stopped and continued"),
 
     // Chance.
-    call("getrandom", libc::SYS_getrandom, &[], Somewhere, "seeds hash tables and the C library's allocator"),
+    call("getrandom", libc::SYS_getrandom, &[], All, Somewhere, "seeds hash tables and the C library's allocator"),
 ];

@@ -1,28 +1,52 @@
 //! Makes the list of system calls a program for the kernel and installs it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-    apply_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter,
 };
 
-use super::calls::{CALLS, Call, Condition, Test, When};
+use super::calls::{CALLS, Call, Condition, Test, Who};
 use super::layers::Layer;
 
 const NAME: &str = "seccomp";
 
-/// Installs the filter for the calling thread and all that it starts. `removes` says whether a file will be removed.
-pub(super) fn install(removes: bool) -> Layer {
-    let listed = || CALLS.iter().filter(|call| removes || call.when != When::Removing);
-    let installed = refuse_clone3().and_then(|first| Ok((first, allow(listed())?))).and_then(|(first, then)| {
-        apply_filter(&first)?;
-        apply_filter(&then)
+/// The programs for the kernel: what clone3 gets, and the list for each of [`Who`]. They are the same for all processes that
+/// are forked from one.
+static PROGRAMS: LazyLock<Result<[BpfProgram; 4], String>> = LazyLock::new(|| {
+    let programs = || {
+        let listed = |who| allow(listed(who));
+        Ok([refuse_clone3()?, listed(Who::All)?, listed(Who::Writers)?, listed(Who::Removers)?])
+    };
+    programs().map_err(|error: seccompiler::Error| error.to_string())
+});
+
+/// Makes the programs, so that those who install them need not.
+pub(super) fn prepare() {
+    LazyLock::force(&PROGRAMS);
+}
+
+/// Installs the filter for the calling thread and all that it starts.
+pub(super) fn install(who: Who) -> Layer {
+    let installed = PROGRAMS.as_ref().map_err(Clone::clone).and_then(|[clone3, all, writers, removers]| {
+        let list = match who {
+            Who::All => all,
+            Who::Writers => writers,
+            Who::Removers => removers,
+        };
+        apply_filter(clone3).and_then(|()| apply_filter(list)).map_err(|error| error.to_string())
     });
     match installed {
-        Ok(()) => Layer::active(NAME, format!("{} rules", listed().count())),
-        Err(error) => Layer::missing(NAME, error.to_string()),
+        Ok(()) => Layer::active(NAME, format!("{} rules", listed(who).count())),
+        Err(error) => Layer::missing(NAME, error),
     }
+}
+
+/// What somebody may call.
+fn listed(who: Who) -> impl Iterator<Item = &'static Call> {
+    CALLS.iter().filter(move |call| call.who as u8 <= who as u8)
 }
 
 /// The arguments of this one lie in memory, where no filter can look. Told that there is no such call, C libraries use the
@@ -78,9 +102,8 @@ mod tests {
     #[test]
     fn every_call_has_its_reason_and_the_list_compiles() {
         assert!(CALLS.iter().all(|call| !call.reason.is_empty() && !call.name.is_empty()));
-        for removes in [true, false] {
-            let listed = CALLS.iter().filter(|call| removes || call.when != When::Removing);
-            assert!(!allow(listed).expect("compiles").is_empty());
+        for who in [Who::All, Who::Writers, Who::Removers] {
+            assert!(!allow(listed(who)).expect("compiles").is_empty());
         }
     }
 }

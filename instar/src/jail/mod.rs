@@ -15,21 +15,41 @@ pub mod worker;
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use calls::Who;
 pub use layers::{Layer, Layers};
+
+/// What a jailed process is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Purpose<'a> {
+    /// It looks at images and changes nothing.
+    #[default]
+    Looking,
+    /// It writes images.
+    Writing,
+    /// It writes images, and removes one file out of this directory.
+    Removing(BorrowedFd<'a>),
+}
 
 /// A jail that can be closed around the calling process, which must have one thread only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Jail<'a> {
-    /// A directory out of which one file will still be removed.
-    pub removes_from: Option<BorrowedFd<'a>>,
+    /// What the process is for.
+    pub purpose: Purpose<'a>,
     /// Nothing runs where one of the layers is missing.
     pub must_be_whole: bool,
+}
+
+/// Makes what all jails of this process and of those forked from it have in common.
+pub fn prepare() {
+    filter::prepare();
 }
 
 impl Jail<'_> {
     /// Closes all descriptors but these and wipes the environment. Whoever owns one of the others must not use it again.
     pub fn leave_behind(&self, mut keeps: Vec<RawFd>) {
-        keeps.extend(self.removes_from.as_ref().map(AsRawFd::as_raw_fd));
+        if let Purpose::Removing(directory) = self.purpose {
+            keeps.push(directory.as_raw_fd());
+        }
         descriptors::close_all_but(keeps);
         environment::wipe();
     }
@@ -39,18 +59,20 @@ impl Jail<'_> {
     /// # Errors
     /// If a layer is missing and none may be: a sentence for the user.
     pub fn close(&self) -> Result<Layers, String> {
+        let (removes_from, who) = match self.purpose {
+            Purpose::Looking => (None, Who::All),
+            Purpose::Writing => (None, Who::Writers),
+            Purpose::Removing(directory) => (Some(directory), Who::Removers),
+        };
         limits::set_before();
         let no_new_privileges = layers::no_new_privileges();
-        let landlock = paths::shut(self.removes_from);
+        let landlock = paths::shut(removes_from);
         limits::set_after();
+        let seccomp = filter::install(who);
+        let layers = Layers { no_new_privileges, landlock, seccomp };
         if self.must_be_whole {
-            // The last layer would not let the message out if it were to fail on the way.
-            no_new_privileges.demand().and_then(|()| landlock.demand())?;
+            layers.all().into_iter().try_for_each(Layer::demand)?;
         }
-        let seccomp = filter::install(self.removes_from.is_some());
-        if self.must_be_whole {
-            seccomp.demand()?;
-        }
-        Ok(Layers { no_new_privileges, landlock, seccomp })
+        Ok(layers)
     }
 }

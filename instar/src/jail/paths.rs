@@ -16,9 +16,9 @@ const NEWEST: ABI = ABI::V10;
 /// Shuts everything; out of one directory files can still be removed.
 pub(super) fn shut(removes_from: Option<BorrowedFd<'_>>) -> Layer {
     match restrict(removes_from) {
-        Ok(RestrictionStatus { landlock: LandlockStatus::Available { effective_abi, kernel_abi }, ruleset, .. })
-            if ruleset != RulesetStatus::NotEnforced =>
-        {
+        Ok(RestrictionStatus {
+            landlock: LandlockStatus::Available { effective_abi, kernel_abi }, ruleset, ..
+        }) if ruleset != RulesetStatus::NotEnforced => {
             let abi = kernel_abi.unwrap_or(effective_abi as i32);
             Layer::active(NAME, format!("ABI {abi}"))
         }

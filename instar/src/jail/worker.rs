@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, set_parent_process_death_signal, waitpid,
+    Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, set_parent_process_death_signal, waitpid,
 };
 
 /// The longest answer in bytes.
@@ -70,8 +70,13 @@ pub fn run(work: impl FnOnce() -> Vec<u8>) -> Result<(Vec<u8>, Leaving), WorkerE
         ..0 => Err(WorkerError::Start(io::Error::last_os_error())),
         _ => {
             drop(writer);
-            let leaving = Leaving(Pid::from_raw(number).ok_or_else(|| WorkerError::Start(io::ErrorKind::Other.into()))?);
-            match read_answer(&mut reader) {
+            let leaving =
+                Leaving(Pid::from_raw(number).ok_or_else(|| WorkerError::Start(io::ErrorKind::Other.into()))?);
+            let answer = read_answer(&mut reader);
+            drop(reader);
+            // Whatever it still does is of no use to anybody.
+            let _ = kill_process(leaving.0, Signal::KILL);
+            match answer {
                 Ok((RESULT, answer)) => Ok((answer, leaving)),
                 Ok((PANIC, words)) => {
                     Err(WorkerError::Ended(format!("gave up: {}", String::from_utf8_lossy(&words).escape_debug())))
@@ -175,7 +180,10 @@ mod tests {
     #[test]
     fn every_early_end_is_named() {
         assert_eq!(said(|| std::process::exit(3)), "its worker process ended early with status 3");
-        assert!(said(|| panic!("no\nmore")).starts_with("its worker process gave up: no\\nmore (instar/src/jail/worker.rs:"));
+        assert!(
+            said(|| panic!("no\nmore"))
+                .starts_with("its worker process gave up: no\\nmore (instar/src/jail/worker.rs:")
+        );
         let raise = |signal| {
             move || {
                 let _ = rustix::process::kill_process(getpid(), signal);
