@@ -112,6 +112,8 @@ const GET_FLAGS: u32 = libc::F_GETFD.unsigned_abs();
 const EXECUTABLE: u32 = libc::PROT_EXEC.unsigned_abs();
 /// The number that stands for no file.
 const NO_FILE: u32 = u32::MAX;
+/// The signal by which glibc tells all threads of new user and group numbers.
+const GLIBC_SIGNAL: u32 = 33;
 /// How glibc starts a thread: it shares everything with the others.
 const THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_FS
@@ -164,20 +166,21 @@ pub const CALLS: &[Call] = &[
     call("munmap", libc::SYS_munmap, &[], All, Everywhere, "gives memory back"),
     call("mprotect", libc::SYS_mprotect, &[lacks(2, EXECUTABLE)], All, Everywhere, "opens up a thread's stack and heap as they grow"),
     call("madvise", libc::SYS_madvise, &[], All, Everywhere, "gives the memory of a thread's stack back"),
-    call("brk", libc::SYS_brk, &[], All, Everywhere, "memory: small blocks"),
+    call("brk", libc::SYS_brk, &[], All, Somewhere, "memory: small blocks; whether there are enough depends on the image"),
     call("mremap", libc::SYS_mremap, &[], All, Somewhere, "grows a large block; whether one grows depends on the image"),
 
     // Threads that copy, and the ends of threads and processes.
     call("clone", libc::SYS_clone, &[is(0, THREAD)], All, Everywhere, "starts a thread, and nothing but a thread"),
     call("clone", libc::SYS_clone, &[is(0, MUSL_THREAD)], All, Somewhere, "the same from musl"),
-    call("clone3", libc::SYS_clone3, &[], All, Everywhere, "answered with \"no such call\", so that clone is used, which can be looked at"),
+    call("clone3", libc::SYS_clone3, &[], All, Somewhere, "glibc from 2.34 on; answered with \"no such call\", so that clone is used, which can be looked at"),
+    call("rt_sigaction", libc::SYS_rt_sigaction, &[is(0, GLIBC_SIGNAL)], All, Somewhere, "glibc from 2.34 on: part of starting the first thread"),
     call("set_robust_list", libc::SYS_set_robust_list, &[], All, Everywhere, "part of starting a thread"),
     call("rseq", libc::SYS_rseq, &[], All, Somewhere, "part of starting a thread from glibc 2.35 on"),
     call("sigaltstack", libc::SYS_sigaltstack, &[], All, Everywhere, "the stack on which an overflow of a thread's stack is noticed"),
     call("rt_sigprocmask", libc::SYS_rt_sigprocmask, &[], All, Everywhere, "no signals while a thread starts or ends"),
     call("sched_getaffinity", libc::SYS_sched_getaffinity, &[], All, Somewhere, "glibc: part of looking up where a thread's stack ends"),
     call("gettid", libc::SYS_gettid, &[], All, Somewhere, "names a thread in the message of a panic"),
-    call("futex", libc::SYS_futex, &[], All, Everywhere, "waits for other threads"),
+    call("futex", libc::SYS_futex, &[], All, Somewhere, "waits for other threads where they are not done"),
     call("sched_yield", libc::SYS_sched_yield, &[], All, Somewhere, "lets another thread run that holds a lock"),
     call("membarrier", libc::SYS_membarrier, &[], All, Somewhere, "musl: part of changing what all threads see"),
     call("wait4", libc::SYS_wait4, &[], Writers, Everywhere, "takes note that worker processes have ended"),
