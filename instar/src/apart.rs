@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use crate::jail::Jail;
 use crate::jail::worker::{self, Leaving, WorkerError};
-use crate::session::{Report, Session};
+use crate::session::{DeviceFile, Report, Session};
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -46,8 +46,12 @@ pub fn confined<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<Report, VmEr
 
 /// `keeps` are the descriptors that stay besides the session's own.
 fn within<'a>(session: Session<'a>, jail: Jail<'a>, keeps: &[RawFd]) -> Result<Report, VmError> {
-    let files = session.devices.iter().flat_map(|device| [Some(device.file), device.direct]).flatten();
-    let used = files.map(AsRawFd::as_raw_fd).chain([session.hypervisor.as_raw_fd()]);
+    let used = session
+        .devices
+        .iter()
+        .flat_map(DeviceFile::descriptors)
+        .map(AsRawFd::as_raw_fd)
+        .chain([session.hypervisor.as_raw_fd()]);
     jail.leave_behind(used.chain(keeps.iter().copied()).collect());
     Session { jail: Some(jail), ..session }.run()
 }

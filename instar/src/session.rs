@@ -71,6 +71,12 @@ impl<'a> DeviceFile<'a> {
     pub fn new(file: &'a File, writable: bool) -> Self {
         Self { file, writable, direct: None, bulk: None, flushing: Flushing::default() }
     }
+
+    /// Every way in which the file is open: what a process that runs the job must keep.
+    pub fn descriptors(&self) -> impl Iterator<Item = &'a File> {
+        let Self { file, writable: _, direct, bulk, flushing: _ } = *self;
+        [file].into_iter().chain(direct).chain(bulk)
+    }
 }
 
 /// Everything that one run needs.

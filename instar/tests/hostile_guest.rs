@@ -144,7 +144,7 @@ impl Scene {
         Ok(Self { _dir: dir, read_only, writable })
     }
 
-    fn run(&self, program: &[u8], number: u32) -> Result<Result<(), VmError>, Failed> {
+    fn run(&self, program: &[u8], number: u32, limit: Option<Duration>) -> Result<Result<(), VmError>, Failed> {
         let hypervisor = Hypervisor::open()?;
         let read_only = File::open(&self.read_only)?;
         let writable = File::options().read(true).write(true).open(&self.writable)?;
@@ -153,8 +153,7 @@ impl Scene {
         JobHeader { magic: JOB_MAGIC, abi_version: ABI_VERSION, operation: number, device_count: 2, layer_count: 1 }
             .put(&mut job);
         let mut session = Session::new(&hypervisor, GuestProgram::from_elf(program, 0), &devices, &job);
-        let limit = std::env::var("INSTAR_HOSTILE_LIMIT_MS").ok().and_then(|value| value.parse().ok());
-        session.limit = limit.map_or(LIMIT, Duration::from_millis);
+        session.limit = limit.unwrap_or(session.limit);
         let jail = Jail { purpose: Purpose::Writing, ..Jail::default() };
         Ok(apart::run(session, jail).map(drop))
     }
@@ -166,8 +165,10 @@ fn contents(seed: u8) -> Vec<u8> {
 
 fn attack(program: &[u8], name: &str, number: u32, expected: &str) -> Result<(), Failed> {
     let scene = Scene::new()?;
+    let limit = std::env::var("INSTAR_HOSTILE_LIMIT_MS").ok().and_then(|value| value.parse().ok());
+    let limit = limit.map_or(LIMIT, Duration::from_millis);
     let start = Instant::now();
-    let result = scene.run(program, number)?;
+    let result = scene.run(program, number, Some(limit))?;
     let took = start.elapsed();
     let Err(error) = result else { return Err(format!("{name} ended in a report").into()) };
     let text = error.to_string();
@@ -187,7 +188,7 @@ fn attack(program: &[u8], name: &str, number: u32, expected: &str) -> Result<(),
 
 fn honest(program: &[u8], number: u32) -> Result<(), Failed> {
     let scene = Scene::new()?;
-    scene.run(program, number)?.map_err(|error| Failed::from(error.to_string()))?;
+    scene.run(program, number, None)?.map_err(|error| Failed::from(error.to_string()))?;
     if fs::read(&scene.read_only)? != contents(3) {
         return Err("an honest program changed a read-only file".into());
     }

@@ -30,7 +30,7 @@ use instar::session::{DeviceFile, GuestProgram, Session};
 use instar::vm::Hypervisor;
 use kvm::without_kvm;
 use nix::sys::wait::WaitStatus;
-use scattered::{Backing, Disk};
+use scattered::{Backing, Disk, Numbers};
 use seccompiler::{SeccompAction, SeccompFilter, TargetArch, apply_filter};
 use trace::Trace;
 
@@ -49,6 +49,9 @@ fn folder() -> Folder {
         folder.file(name, &large.as_ordered_qcow2(&Backing::Named("raw", "raw")));
     }
     folder.file("raw", &[7; 4096]);
+    // The same on a qcow2 base, which grows cluster by cluster.
+    folder.file("growing.qcow2", &large.as_ordered_qcow2(&Backing::Named("empty.qcow2", "qcow2")));
+    folder.file("empty.qcow2", &Disk::scattered(128, 0, &mut Numbers(1)).as_ordered_qcow2(&Backing::None));
     let mut zeros = qcow2(0x22, "disk", "raw");
     // The second entry of the L2 table: reads as zeros.
     zeros[4 * CLUSTER_BYTES + 15] = 1;
@@ -67,6 +70,7 @@ const OPERATIONS: &[&[&str]] = &[
     &["commit", "-t", "writethrough", "--progress=json", "c.qcow2"],
     &["commit", "-d", "-r", "10M", "slow.qcow2"],
     &["commit", "large.qcow2"],
+    &["commit", "growing.qcow2"],
     &["commit", "zeros.qcow2"],
     &["commit", "--delete-overlay", "deleted.qcow2"],
     &["commit", "broken.qcow2"],
@@ -136,7 +140,9 @@ fn only_what_the_operation_needs_is_open() {
     let place = format!("{}/", folder.path().canonicalize().expect("it exists").display());
     let images = |open: &[String]| -> Vec<String> {
         let lines = open.iter().filter(|line| line.contains(&place)).map(|line| line.replace(&place, ""));
-        lines.map(|line| line.split_once(' ').expect("a number").1.to_owned()).collect()
+        let mut lines: Vec<String> = lines.map(|line| line.split_once(' ').expect("a number").1.to_owned()).collect();
+        lines.sort();
+        lines
     };
     let others = |open: &[String]| -> Vec<String> {
         let lines =
@@ -152,7 +158,10 @@ fn only_what_the_operation_needs_is_open() {
         assert_eq!(images(open), [image]);
         assert_eq!(others(open), [&machine[..], &["w pipe:"]].concat(), "{open:?}");
     }
-    assert_eq!(images(&trace.open[2]), ["rw a.qcow2", "rw base.qcow2"]);
+    // The base is open twice where it can be written past the page cache.
+    let mut written = images(&trace.open[2]);
+    written.dedup();
+    assert_eq!(written, ["rw a.qcow2", "rw base.qcow2"]);
     assert_eq!(others(&trace.open[2]), [&machine[..], &["w /dev/null", "w pipe:"]].concat(), "{:?}", trace.open);
 }
 
@@ -227,7 +236,7 @@ fn what_is_not_on_the_list_ends_the_process() {
         ("other_request", libc::SYS_ioctl, [1, 0x5412, 0, 0, 0, 0]),
         ("make_a_machine", libc::SYS_ioctl, [3, 0xae01, 0, 0, 0, 0]),
         ("write_elsewhere", libc::SYS_write, [number, path, 1, 0, 0, 0]),
-        ("punch_without_keeping_size", libc::SYS_fallocate, [number, 0, 0, 4096, 0, 0]),
+        ("cut_a_piece_out", libc::SYS_fallocate, [number, i64::from(libc::FALLOC_FL_COLLAPSE_RANGE), 0, 4096, 0, 0]),
         ("unlink", libc::SYS_unlinkat, [i64::from(libc::AT_FDCWD), path, 0, 0, 0, 0]),
         ("prctl", libc::SYS_prctl, [i64::from(libc::PR_SET_DUMPABLE), 1, 0, 0, 0, 0]),
         ("limits", libc::SYS_prlimit64, [0; 6]),

@@ -93,13 +93,7 @@ impl Copier {
         Ok(())
     }
 
-    fn part(
-        &mut self,
-        target: &Backend<'_>,
-        source: &Backend<'_>,
-        part: &Part,
-        pace: &mut Pace<'_>,
-    ) -> io::Result<()> {
+    fn part(&mut self, target: &Backend<'_>, source: &Backend<'_>, part: &Part, pace: &mut Pace<'_>) -> io::Result<()> {
         let source_end = end_of(part.source_offset, part.length)?;
         if std::ptr::eq(target, source) && part.target_offset.abs_diff(part.source_offset) < part.length {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));

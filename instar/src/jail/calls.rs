@@ -142,6 +142,7 @@ pub const CALLS: &[Call] = &[
     call("pwrite64", libc::SYS_pwrite64, &[], Writers, Everywhere, "writes images"),
     call("fdatasync", libc::SYS_fdatasync, &[], Writers, Everywhere, "makes durable what was written"),
     call("ftruncate", libc::SYS_ftruncate, &[], Writers, Everywhere, "lengthens and shortens images"),
+    call("fallocate", libc::SYS_fallocate, &[is(1, 0)], Writers, Somewhere, "takes space for what is written past the page cache, where the file system has that"),
     call("fallocate", libc::SYS_fallocate, &[is(1, PUNCH_HOLE_KEEP_SIZE)], Writers, Everywhere, "gives space back"),
     call("fallocate", libc::SYS_fallocate, &[is(1, ZERO_RANGE)], Writers, Everywhere, "writes zeros without writing them"),
     call("sync_file_range", libc::SYS_sync_file_range, &[], Writers, Everywhere, "starts writing to the disk early"),
