@@ -4,7 +4,7 @@
 //! `cargo test` replays seeds and regressions through the same targets, so that nothing here needs a fuzzer to be checked.
 
 pub mod generators;
-mod jobs;
+pub mod jobs;
 pub mod oracles;
 pub mod targets;
 

@@ -80,7 +80,8 @@ fn is_in_place(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -
     if !stays {
         return Ok(false);
     }
-    let table = read_vec(storage, image.layer, image.device, header.refcount_table_offset, header.refcount_table_bytes())?;
+    let table =
+        read_vec(storage, image.layer, image.device, header.refcount_table_offset, header.refcount_table_bytes())?;
     let (first, rest) = table.split_at(8);
     Ok(*first == layout.refcount_block_offset.to_be_bytes() && rest.iter().all(|byte| *byte == 0))
 }
