@@ -11,6 +11,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "instar", version, about, args_override_self = true, infer_long_args = true)]
 pub struct Arguments {
+    /// With --version: say too what a guest is held by on this machine
+    #[arg(short = 'v', long = "verbose")]
+    pub verbose: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -28,6 +31,17 @@ pub enum Command {
     /// Change the backing file of an overlay
     #[command(args_override_self = true, infer_long_args = true)]
     Rebase(Box<RebaseArguments>),
+}
+
+impl Command {
+    /// Whether nothing may run where a layer of the jail is missing.
+    pub(super) fn requires_jail(&self) -> bool {
+        match self {
+            Self::Commit(arguments) => arguments.jail.required,
+            Self::Info(arguments) => arguments.jail.required,
+            Self::Rebase(arguments) => arguments.jail.required,
+        }
+    }
 }
 
 /// How FILE is to be understood.
@@ -58,6 +72,14 @@ pub struct GateArguments {
     /// Follow whatever file name an image records
     #[arg(long = "allow-any-path")]
     pub any_path: bool,
+}
+
+/// How a guest is held.
+#[derive(Debug, Args)]
+pub struct JailArguments {
+    /// Fail where the system lacks a layer of the jail (no_new_privs, landlock, seccomp), rather than do without it
+    #[arg(long = "require-jail")]
+    pub required: bool,
 }
 
 /// What `commit` is asked for.
@@ -104,6 +126,8 @@ pub struct CommitArguments {
     pub output: Option<OsString>,
     #[command(flatten)]
     pub gate: GateArguments,
+    #[command(flatten)]
+    pub jail: JailArguments,
 }
 
 /// What `info` is asked for.
@@ -125,6 +149,8 @@ pub struct InfoArguments {
     pub qemu_version: Option<OsString>,
     #[command(flatten)]
     pub gate: GateArguments,
+    #[command(flatten)]
+    pub jail: JailArguments,
 }
 
 /// What `rebase` is asked for.
@@ -167,6 +193,8 @@ pub struct RebaseArguments {
     pub output: Option<OsString>,
     #[command(flatten)]
     pub gate: GateArguments,
+    #[command(flatten)]
+    pub jail: JailArguments,
 }
 
 /// Words that `--progress` understands. It can stand alone, as qemu-img has it, so only these are taken for its value.

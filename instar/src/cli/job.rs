@@ -9,6 +9,7 @@ use super::secret::{self, LayerSecret};
 use crate::devices::Flushing;
 use crate::files::ImageFile;
 use crate::files::chain::Layer;
+use crate::jail::Purpose;
 use crate::session::DeviceFile;
 
 /// Memory for one L1 entry: 8 bytes as it is read and 8 as it is kept, and the overlay's table is needed twice.
@@ -26,6 +27,7 @@ pub(super) struct Devices<'a> {
     layer_count: u32,
     bytes_per_second: u64,
     secrets: &'a [LayerSecret],
+    purpose: Purpose<'a>,
 }
 
 impl<'a> Devices<'a> {
@@ -38,7 +40,7 @@ impl<'a> Devices<'a> {
 
     /// A whole chain; `is_writable` says for each layer whether the job may change it.
     pub(super) fn chain(layers: &'a [Layer], is_writable: impl Fn(usize) -> bool) -> Self {
-        let mut devices = Self::default();
+        let mut devices = Self { purpose: Purpose::Writing, ..Self::default() };
         for (index, layer) in layers.iter().enumerate() {
             let data = layer.data.iter().chain(&layer.extents);
             devices.push_layer(&layer.image, data, layer.summary.format, is_writable(index));
@@ -88,6 +90,17 @@ impl<'a> Devices<'a> {
     /// The limit, in bytes; 0 for none.
     pub(super) fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second
+    }
+
+    /// Says what the process that runs the job is for.
+    pub(super) fn used_for(mut self, purpose: Purpose<'a>) -> Self {
+        self.purpose = purpose;
+        self
+    }
+
+    /// What the process that runs the job is for.
+    pub(super) fn purpose(&self) -> Purpose<'a> {
+        self.purpose
     }
 
     /// The files in the order of the device table.

@@ -12,6 +12,7 @@ mod name;
 mod open;
 mod options;
 pub mod policy;
+mod removal;
 mod siblings;
 mod walk;
 
@@ -19,6 +20,7 @@ pub use base::find_base;
 pub use error::{Cause, OpenError, system_text};
 pub use keys::{ImageKeys, LayerKey};
 pub use name::{Location, Origin};
-pub use open::{Access, FileFacts, ImageFile, open_operand};
+pub use open::{Access, FileFacts, ImageFile, open_again_for_reading, open_operand};
 pub use options::{Operand, OperandError, parse_option_pairs};
+pub use removal::Removal;
 pub use siblings::{Siblings, find_siblings};

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -78,6 +79,12 @@ impl Hypervisor {
                 }
             }
         }
+    }
+}
+
+impl AsRawFd for Hypervisor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.kvm.as_raw_fd()
     }
 }
 

@@ -100,7 +100,8 @@ impl Vm {
         &self.ram
     }
 
-    /// Runs the guest until it is done. `after_request` is called after every access to a device page, with the memory.
+    /// Runs the guest until it is done. `before_start` is called when everything is ready for the first instruction;
+    /// `after_request` after every access to a device page, with the memory.
     ///
     /// # Errors
     /// Every way to end but by being done.
@@ -108,9 +109,11 @@ impl Vm {
         &mut self,
         bus: &mut dyn MmioBus,
         limit: Duration,
+        before_start: &mut dyn FnMut() -> Result<(), VmError>,
         after_request: &mut dyn FnMut(&GuestRam),
     ) -> Result<(), VmError> {
         let mut watchdog = Watchdog::start(limit)?;
+        before_start()?;
         loop {
             let exit = match self.vcpu.run() {
                 Ok(exit) => exit,
