@@ -2,7 +2,7 @@
 
 use super::parallels::Parallels;
 use super::qcow1::Qcow1;
-use super::qcow2::Qcow2;
+use super::qcow2::{Qcow2, Snapshot};
 use super::qed::Qed;
 use super::raw::Raw;
 use super::vdi::Vdi;
@@ -101,6 +101,13 @@ impl Chain {
             files.push(path);
         }
         Ok(Self { layers, files })
+    }
+
+    /// The chain of the qcow2 file at `path`, as one of its internal snapshots shows it.
+    pub fn open_at(path: &Path, snapshot: &Snapshot) -> Result<Self, ImageError> {
+        let mut chain = Self::open(path, Some("qcow2"))?;
+        chain.layers[0] = Box::new(Qcow2::open_at(path, snapshot)?);
+        Ok(chain)
     }
 
     /// Size in bytes that a guest sees.

@@ -26,8 +26,8 @@ pub fn allowed(evidence: &Evidence<'_>, outcome: &Outcome, file: &str, strictnes
     let target = evidence.case.op == Operation::Commit && evidence.roles.backing.as_deref() == Some(file);
     let varies = own[0] != own[1] || target && grew && format_of(file) != Some("raw");
     Some(match (varies, strictness) {
+        (_, Strictness::Unseen) | (true, Strictness::Product) => Allowed::UpTo(longest),
         (false, _) => Allowed::Exactly(own[0]),
-        (true, Strictness::Product) => Allowed::UpTo(longest),
         (true, Strictness::SameProgram) => Allowed::UpTo(u64::MAX),
     })
 }

@@ -1,11 +1,15 @@
 //! An independent qcow2 reader: L1 and L2 lookups, extended entries, compressed clusters, external data files.
 
+mod bitmaps;
 mod check;
 mod entries;
 pub(crate) mod header;
 mod refcounts;
+mod snapshots;
 
+pub use bitmaps::Bitmap;
 pub use check::{CheckResult, check};
+pub use snapshots::Snapshot;
 
 use super::{Backing, Extent, ImageError, Kind, Layer, Source, bad};
 use entries::{Cluster, L2Entry};
@@ -51,9 +55,29 @@ impl Qcow2 {
         self.header.incompatible & (header::DIRTY | header::CORRUPT) != 0
     }
 
-    /// Number of internal snapshots.
-    pub fn snapshot_count(&self) -> u32 {
-        self.header.snapshot_count
+    /// Persistent bitmaps with their contents.
+    pub fn bitmaps(&self) -> Result<Vec<Bitmap>, ImageError> {
+        bitmaps::read(self)
+    }
+
+    /// What the header says of the image, in words that do not depend on its contents; for telling kinds of images apart.
+    pub fn features(&self) -> Vec<&'static str> {
+        let header = &self.header;
+        let mut words = vec![if header.version == 2 { "v2" } else { "v3" }];
+        let mut add = |holds: bool, word| {
+            if holds {
+                words.push(word);
+            }
+        };
+        add(header.incompatible & header::DIRTY != 0, "dirty");
+        add(header.extended_l2(), "subclusters");
+        add(header.zstd, "zstd");
+        add(header.data_file.is_some(), "data-file");
+        add(header.data_file.is_some() && header.autoclear & 2 != 0, "data-file-raw");
+        add(header.snapshot_count != 0, "snapshots");
+        add(header.bitmaps.is_some() && header.autoclear & 1 != 0, "bitmaps");
+        add(header.backing.is_some(), "backing");
+        words
     }
 
     /// Clusters of guest data that one L2 table maps.
