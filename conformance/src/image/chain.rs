@@ -120,11 +120,6 @@ impl Chain {
         &self.files
     }
 
-    /// The external data file of the top file, as recorded.
-    pub fn top_data_file(&self) -> Option<&str> {
-        self.layers[0].data_file()
-    }
-
     /// Whether the imago crate can read the whole chain.
     pub fn imago_reads(&self) -> bool {
         self.files[0].extension().is_some_and(|e| e == "qcow2") && self.layers.iter().all(|layer| layer.imago_reads())

@@ -60,7 +60,14 @@ impl Qcow2 {
         bitmaps::read(self)
     }
 
-    /// What the header says of the image, in words that do not depend on its contents; for telling kinds of images apart.
+    fn has_compressed(&self) -> bool {
+        self.l1.iter().any(|entry| {
+            let Ok(Some(table)) = self.l2_table(*entry) else { return false };
+            (0..self.l2_entries()).any(|index| L2Entry::read(&table, index, &self.header).is_compressed())
+        })
+    }
+
+    /// Words for what tells this image from others.
     pub fn features(&self) -> Vec<&'static str> {
         let header = &self.header;
         let mut words = vec![if header.version == 2 { "v2" } else { "v3" }];
@@ -77,6 +84,7 @@ impl Qcow2 {
         add(header.snapshot_count != 0, "snapshots");
         add(header.bitmaps.is_some() && header.autoclear & 1 != 0, "bitmaps");
         add(header.backing.is_some(), "backing");
+        add(self.has_compressed(), "compressed");
         words
     }
 

@@ -53,6 +53,7 @@ impl Qcow2Target {
         }
         self.packed_end.waiting.extend_from_slice(packed);
         self.packed_end.offset = offset + length;
+        self.note_end(offset + length);
         let Some(entry) = L2Entry::compressed(&geometry, offset, length) else { return Ok(false) };
         self.replace(storage, cluster, entry)?;
         Ok(true)
@@ -89,12 +90,5 @@ impl Qcow2Target {
             written.map_err(|error| self.storage_failure(error))?;
         }
         Ok(())
-    }
-
-    /// How long the file has to be: up to the last cluster's end, unless that one is packed and open.
-    pub(super) fn needed_end_bytes(&self) -> u64 {
-        let end = self.allocator.end() << self.image.geometry.cluster_bits;
-        let packed = self.packed_end.offset;
-        if packed.next_multiple_of(self.image.geometry.cluster_size_bytes()) == end { packed } else { end }
     }
 }
