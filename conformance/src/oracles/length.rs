@@ -6,6 +6,7 @@
 
 use super::{Evidence, Finding, Strictness};
 use crate::case::{Operation, Outcome};
+use crate::image::qcow2::Qcow2;
 use crate::runner::format_of;
 
 /// Which lengths are right for a file.
@@ -41,7 +42,11 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome, strictness: Strictness)
                 findings.push(Finding::file("length", name, format!("recorded {length}, now {}", now.length)));
             }
             Some(Allowed::UpTo(longest)) if now.length > longest => {
-                findings.push(Finding::file("length", name, format!("recorded at most {longest}, now {}", now.length)));
+                let path = evidence.folder.join(name);
+                let free = Qcow2::open(&path).and_then(|image| image.free_bytes()).unwrap_or(0);
+                let only = if now.length - free <= longest { "; the difference is free clusters" } else { "" };
+                let text = format!("recorded at most {longest}, now {}{only}", now.length);
+                findings.push(Finding::file("length", name, text));
             }
             _ => {}
         }

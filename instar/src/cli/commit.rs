@@ -44,14 +44,17 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     };
     let afterwards = Afterwards::choose(arguments)?;
     let progress_wish = ProgressWish::listen();
-    let mut chain = Chain::open(file, arguments, sandbox)?;
+    let (gate, layers) = open_layers(file, arguments, sandbox)?;
+    // Whatever fails from here on fails behind the first line of progress, as in qemu-img.
+    let meter = Meter::start(style, progress_wish);
+    let mut chain = Chain::choose(&gate, layers, arguments)?;
     chain.use_cache(cache)?;
     afterwards.check(arguments, &chain.layers, chain.base)?;
     check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
     chain.make_base_writable()?;
     warn_of_snapshots(&chain.layers, chain.base);
     let how = How { empties: afterwards == Afterwards::Empty, flushing: cache.flushing, bytes_per_second: rate };
-    let report = chain.merge(&how, Meter::start(style, progress_wish), sandbox)?;
+    let report = chain.merge(&how, meter, sandbox)?;
     if afterwards == Afterwards::Delete {
         chain.delete_overlay()?;
     }
@@ -78,23 +81,34 @@ struct Chain {
     base: usize,
 }
 
+/// FILE and everything below it, and the gate for names that an image records.
+fn open_layers(
+    file: &OsStr,
+    arguments: &CommitArguments,
+    sandbox: &mut impl Sandbox,
+) -> Result<(Gate, Vec<Layer>), Failure> {
+    let overlay = open(file, &arguments.image, Access::Write)?;
+    let name = overlay.image.name().to_vec();
+    let options = gate_options(&arguments.gate, arguments.base.as_deref());
+    let gate = Gate::new(&name, &options).map_err(Failure::File)?;
+    let layers = discover(&gate, overlay.image, overlay.format, Links::OfOverlay, &mut Inspector(sandbox))?;
+    if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
+        warn_of_probed_raw(&name);
+    }
+    if layers.len() < 2 && matches!(layers[0].summary.format, format::LUKS | format::OTHER) {
+        let text = b"overlays of this format cannot be read in this version".to_vec();
+        return Err(Failure::Image { image: name, text });
+    }
+    Ok((gate, layers))
+}
+
 impl Chain {
-    fn open(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<Self, Failure> {
-        let overlay = open(file, &arguments.image, Access::Write)?;
-        let name = overlay.image.name().to_vec();
-        let options = gate_options(&arguments.gate, arguments.base.as_deref());
-        let gate = Gate::new(&name, &options).map_err(Failure::File)?;
-        let layers = discover(&gate, overlay.image, overlay.format, Links::OfOverlay, &mut Inspector(sandbox))?;
-        if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
-            warn_of_probed_raw(&name);
-        }
-        if layers.len() < 2 && matches!(layers[0].summary.format, format::LUKS | format::OTHER) {
-            let text = b"overlays of this format cannot be read in this version".to_vec();
-            return Err(Failure::Image { image: name, text });
-        }
+    fn choose(gate: &Gate, layers: Vec<Layer>, arguments: &CommitArguments) -> Result<Self, Failure> {
         let base = match &arguments.base {
-            Some(base) => find_base(&gate, &layers, base.as_bytes())
-                .ok_or_else(|| Failure::NotInChain { base: base.as_bytes().to_vec(), image: name.clone() })?,
+            Some(base) => find_base(gate, &layers, base.as_bytes()).ok_or_else(|| Failure::NotInChain {
+                base: base.as_bytes().to_vec(),
+                image: layers[0].image.name().to_vec(),
+            })?,
             None if layers.len() < 2 => return Err(Failure::NoBacking),
             None => 1,
         };

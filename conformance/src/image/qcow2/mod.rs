@@ -60,6 +60,14 @@ impl Qcow2 {
         bitmaps::read(self)
     }
 
+    /// Bytes of host clusters inside of the file that nothing uses, as the refcounts have it.
+    pub fn free_bytes(&self) -> Result<u64, ImageError> {
+        let stored = refcounts::Stored::read(&self.source, &self.header)?;
+        let clusters = self.source.length().div_ceil(self.header.cluster_size());
+        let used = stored.counts.range(..clusters).count() as u64;
+        Ok((clusters - used) * self.header.cluster_size())
+    }
+
     fn has_compressed(&self) -> bool {
         self.l1.iter().any(|entry| {
             let Ok(Some(table)) = self.l2_table(*entry) else { return false };

@@ -197,7 +197,7 @@ impl Qcow2Target {
         pieces: &[Extent],
     ) -> Result<()> {
         let start = cluster << self.image.geometry.cluster_bits;
-        if let Some(last) = pieces.last() {
+        if let Some(last) = pieces.last().filter(|_| !self.image.geometry.external_data) {
             let end = if self.image.geometry.extended_l2 {
                 last.end().next_multiple_of(self.image.geometry.subcluster_size_bytes())
             } else {
