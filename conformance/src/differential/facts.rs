@@ -5,8 +5,8 @@
 
 use crate::case::Case;
 use crate::fixture::Workspace;
-use crate::image::Chain;
 use crate::image::qcow2::Qcow2;
+use crate::image::{Chain, Layer};
 use crate::roles;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -29,14 +29,19 @@ pub fn of(case: &Case) -> BTreeSet<String> {
             }
         }
     }
-    if let (Some(top), Some(base)) = (&roles.overlay, &roles.backing) {
-        let size =
-            |name: &str| Some(Chain::open(&folder.join(name), crate::runner::format_of(name)).ok()?.virtual_size());
-        if let (Some(top), Some(base)) = (size(top), size(base)) {
-            facts.insert(if top > base { "base:shorter" } else { "base:long-enough" }.into());
-        }
+    let size = |name: &Option<String>| virtual_size(&folder.join(name.as_ref()?));
+    if let (Some(top), Some(base)) = (size(&roles.overlay), size(&roles.backing)) {
+        facts.insert(if top > base { "base:shorter" } else { "base:long-enough" }.into());
     }
     facts
+}
+
+/// Size of the disk, whatever lies below it.
+fn virtual_size(path: &Path) -> Option<u64> {
+    if let Ok(image) = Qcow2::open(path) {
+        return Some(image.virtual_size());
+    }
+    Some(Chain::open(path, path.extension()?.to_str()).ok()?.virtual_size())
 }
 
 fn words(folder: &Path, name: &str) -> Vec<String> {

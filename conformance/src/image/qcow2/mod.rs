@@ -68,11 +68,24 @@ impl Qcow2 {
         Ok((clusters - used) * self.header.cluster_size())
     }
 
-    fn has_compressed(&self) -> bool {
-        self.l1.iter().any(|entry| {
-            let Ok(Some(table)) = self.l2_table(*entry) else { return false };
-            (0..self.l2_entries()).any(|index| L2Entry::read(&table, index, &self.header).is_compressed())
-        })
+    /// Whether the last cluster holds bytes behind the end of the disk that are not zero.
+    fn holds_bytes_behind_end(&self) -> Result<bool, ImageError> {
+        let (size, cluster_size) = (self.header.size, self.header.cluster_size());
+        let end = size.next_multiple_of(cluster_size);
+        let mut offset = size;
+        while offset < end {
+            let mut extent = self.extent_of_cluster(offset)?;
+            extent.length = extent.length.min(end - offset);
+            let mut bytes = vec![0; usize::try_from(extent.length).map_err(|_| ImageError("cluster size".into()))?];
+            if extent.kind == Kind::Data {
+                self.read_data(offset, &mut bytes)?;
+            }
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+            offset += extent.length;
+        }
+        Ok(false)
     }
 
     /// Words for what tells this image from others.
@@ -92,7 +105,7 @@ impl Qcow2 {
         add(header.snapshot_count != 0, "snapshots");
         add(header.bitmaps.is_some() && header.autoclear & 1 != 0, "bitmaps");
         add(header.backing.is_some(), "backing");
-        add(self.has_compressed(), "compressed");
+        add(self.holds_bytes_behind_end().unwrap_or(false), "bytes-behind-end");
         words
     }
 

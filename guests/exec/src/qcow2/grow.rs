@@ -34,8 +34,11 @@ impl Qcow2Target {
         let geometry = self.image.geometry;
         let entries = geometry.l1_entries_for(size_bytes);
         let shows_through = below.first().map_or(0, |layer| layer.size_bytes().min(size_bytes));
-        if entries * 8 > MAX_L1_BYTES || (shows_through > old_size_bytes && geometry.version < 3) {
-            // Version 2 has no zero clusters to hide the backing file with.
+        let cluster_end = geometry.clusters_for(old_size_bytes) << geometry.cluster_bits;
+        let needs_zero_clusters = shows_through > old_size_bytes && size_bytes > cluster_end;
+        // Version 2 has no zero clusters to hide the backing file with, and its snapshots do not know their own size.
+        let needs_version_3 = needs_zero_clusters || self.image.header.snapshot_count != 0;
+        if entries * 8 > MAX_L1_BYTES || (needs_version_3 && geometry.version < 3) {
             return Err(Failure {
                 errno: 95,
                 ..Failure::new(error_kind::JOB, self.image.layer, "Operation not supported")
@@ -55,11 +58,10 @@ impl Qcow2Target {
         }
         self.image.header.virtual_size_bytes = size_bytes;
         // What lies below must be hidden before the new size shows it, and so must old bytes in the last cluster.
-        let cluster_end = (geometry.clusters_for(old_size_bytes) << geometry.cluster_bits).min(size_bytes);
         let hidden_end = if shows_through > old_size_bytes {
             shows_through.next_multiple_of(geometry.cluster_size_bytes()).min(size_bytes)
-        } else if self.holds_bytes(storage, old_size_bytes, cluster_end)? {
-            cluster_end
+        } else if self.holds_bytes(storage, old_size_bytes, cluster_end.min(size_bytes))? {
+            cluster_end.min(size_bytes)
         } else {
             old_size_bytes
         };

@@ -28,19 +28,27 @@ pub(super) struct PackedEnd {
 }
 
 impl Qcow2Target {
-    /// Gives a guest cluster its packed bytes, which are fewer than a cluster has; tells whether there was a place for
-    /// them. As with [`crate::target::Target::put`], tables do not show them before they are durable.
+    /// Whether the image can have compressed clusters at all.
     ///
     /// # Errors
-    /// If a device refuses, or the image cannot have compressed clusters at all.
-    pub(crate) fn put_packed(&mut self, storage: &mut dyn Storage, cluster: u64, packed: &[u8]) -> Result<bool> {
-        let geometry = self.image.geometry;
-        if geometry.external_data {
+    /// If its data lies in an external file.
+    pub(crate) fn check_packing(&self) -> Result<()> {
+        if self.image.geometry.external_data {
             return Err(Failure {
                 errno: ENOTSUP,
                 ..Failure::new(error_kind::STORAGE, self.image.layer, "Operation not supported")
             });
         }
+        Ok(())
+    }
+
+    /// Gives a guest cluster its packed bytes, which are fewer than a cluster has; tells whether there was a place for
+    /// them. As with [`crate::target::Target::put`], tables do not show them before they are durable.
+    ///
+    /// # Errors
+    /// If a device refuses.
+    pub(crate) fn put_packed(&mut self, storage: &mut dyn Storage, cluster: u64, packed: &[u8]) -> Result<bool> {
+        let geometry = self.image.geometry;
         let length = packed.len() as u64;
         // Asked before anything is allocated: the next place may be no lower than the end of the image.
         let highest = (self.allocator.end() + 2) << geometry.cluster_bits;

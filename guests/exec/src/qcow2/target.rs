@@ -169,7 +169,11 @@ impl Qcow2Target {
             Step::Write { cluster, place, pieces, entry } => {
                 let (host_offset, is_fresh) = match place {
                     Place::Existing(offset) => (*offset, false),
-                    Place::New => self.new_host(storage, *cluster)?,
+                    Place::New => {
+                        // The table first, as in qemu-img: a file that ends with data may end within the cluster.
+                        self.own_l2_table(storage, *cluster << self.image.geometry.cluster_bits)?;
+                        self.new_host(storage, *cluster)?
+                    }
                 };
                 self.fill(storage, below, *cluster, host_offset, is_fresh, pieces)?;
                 self.replace(storage, *cluster, entry.moved_to(host_offset))
