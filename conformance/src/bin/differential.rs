@@ -1,6 +1,7 @@
 //! Random cases against an installed qemu-img: `differential --seed N --cases M`.
 
 use conformance::differential::builder::Builder;
+use conformance::differential::plan::Plan;
 use conformance::differential::rules::Rules;
 use conformance::differential::trial::{Bench, Trial, TrialError};
 use conformance::differential::{corpus, generator, shrinker};
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const USAGE: &str = "usage: differential --seed N --cases M [--threads N] [--small] [--no-shrink] [--show] [--out FOLDER] [--store FOLDER]
+const USAGE: &str = "usage: differential --seed N --cases M [--threads N] [--small] [--no-shrink] [--show] [--out FOLDER] [--store FOLDER [--keep N] [--for-rules A,B]]
   --seed        the first seed; case i has seed N + i
   --cases       how many
   --threads     how many at a time (default: 2)
@@ -22,7 +23,14 @@ const USAGE: &str = "usage: differential --seed N --cases M [--threads N] [--sma
   --no-shrink   failing cases are written out as they were drawn
   --show        print the plan of every case
   --out         where failing cases go (default: differential-failures in the target directory)
-  --store       write every case without unexplained difference there, in the layout of instar-testdata/corpus";
+  --store       write small cases without unexplained difference there, in the layout of instar-testdata/corpus
+  --keep        no more of them than this; the run ends then
+  --for-rules   only those that need one of these rules of differential.toml";
+
+/// A stored case takes no more than this, fixture and recording together.
+const MAX_STORED_BYTES: u64 = 20 << 10;
+/// As above, for a case that shows a rule.
+const MAX_WANTED_BYTES: u64 = 60 << 10;
 
 struct Options {
     seed: u64,
@@ -33,12 +41,24 @@ struct Options {
     show: bool,
     out: PathBuf,
     store: Option<PathBuf>,
+    keep: u64,
+    for_rules: Vec<String>,
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
     let out = paths::results("differential-failures");
-    let mut options =
-        Options { seed: 0, cases: 0, threads: 2, small: false, shrink: true, show: false, out, store: None };
+    let mut options = Options {
+        seed: 0,
+        cases: 0,
+        threads: 2,
+        small: false,
+        shrink: true,
+        show: false,
+        out,
+        store: None,
+        keep: u64::MAX,
+        for_rules: Vec::new(),
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(USAGE);
@@ -51,6 +71,8 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--show" => options.show = true,
             "--out" => options.out = value()?.into(),
             "--store" => options.store = Some(value()?.into()),
+            "--keep" => options.keep = value()?.parse()?,
+            "--for-rules" => options.for_rules = value()?.split(',').map(str::to_owned).collect(),
             _ => return Err(USAGE.into()),
         }
     }
@@ -63,6 +85,7 @@ struct Totals {
     explained: u64,
     unbuildable: u64,
     failing: Vec<u64>,
+    stored: u64,
     needed: BTreeMap<String, u64>,
     first_needed: BTreeMap<String, u64>,
 }
@@ -97,21 +120,39 @@ fn one(bench: &Bench, options: &Options, seed: u64, totals: &Mutex<Totals>) -> R
         }
     }
     if trial.sorted.open.is_empty() {
-        if let Some(folder) = &options.store {
-            corpus::store(&trial.case, trial.fixture(), folder)?;
-        }
-        return Ok(());
+        return keep(bench, options, &plan, &trial, totals);
     }
     report(bench, options, seed, plan, trial)
 }
 
-fn report(
+/// Stores a case if it is small and, where rules were asked for, needs one of them.
+fn keep(
     bench: &Bench,
     options: &Options,
-    seed: u64,
-    plan: conformance::differential::plan::Plan,
-    trial: Trial,
+    plan: &Plan,
+    trial: &Trial,
+    totals: &Mutex<Totals>,
 ) -> Result<(), Box<dyn Error>> {
+    let Some(folder) = &options.store else { return Ok(()) };
+    let is_wanted = options.for_rules.iter().any(|rule| trial.sorted.needed.contains(rule));
+    if !(is_wanted || options.for_rules.is_empty()) || is_enough(options, totals) {
+        return Ok(());
+    }
+    let limit = if is_wanted { MAX_WANTED_BYTES } else { MAX_STORED_BYTES };
+    let Ok(stored) = bench.run_for_storage(plan, &trial.case.name) else { return Ok(()) };
+    if !stored.sorted.open.is_empty() || corpus::size_bytes(&stored.case, stored.fixture())? > limit {
+        return Ok(());
+    }
+    corpus::store(&stored.case, stored.fixture(), folder)?;
+    totals.lock().expect("no panic holds it").stored += 1;
+    Ok(())
+}
+
+fn is_enough(options: &Options, totals: &Mutex<Totals>) -> bool {
+    totals.lock().expect("no panic holds it").stored >= options.keep
+}
+
+fn report(bench: &Bench, options: &Options, seed: u64, plan: Plan, trial: Trial) -> Result<(), Box<dyn Error>> {
     let (plan, trial) = if options.shrink { shrinker::shrink(bench, plan, trial) } else { (plan, trial) };
     let path = corpus::store(&trial.case, trial.fixture(), &options.out)?;
     let findings: Vec<String> = trial.sorted.open.iter().map(ToString::to_string).collect();
@@ -147,7 +188,10 @@ fn run() -> Result<bool, Box<dyn Error>> {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= options.cases || broken.lock().expect("no panic holds it").is_some() {
+                    if index >= options.cases
+                        || is_enough(&options, &totals)
+                        || broken.lock().expect("no panic holds it").is_some()
+                    {
                         break;
                     }
                     if let Err(error) = one(&bench, &options, options.seed + index, &totals) {
@@ -172,6 +216,9 @@ fn run() -> Result<bool, Box<dyn Error>> {
         totals.failing.len(),
         totals.failing
     );
+    if options.store.is_some() {
+        println!("{} stored", totals.stored);
+    }
     for name in bench.rules.names() {
         let count = totals.needed.get(name).copied().unwrap_or(0);
         let first = totals.first_needed.get(name).map_or(String::new(), |seed| format!(", first by seed {seed}"));

@@ -30,6 +30,15 @@ pub fn store(case: &Case, fixture: &Path, folder: &Path) -> Result<PathBuf, Data
     Ok(path)
 }
 
+/// Bytes that a case takes when it is stored.
+pub fn size_bytes(case: &Case, fixture: &Path) -> Result<u64, DataError> {
+    let mut size = serde_json::to_string(case).map_err(|e| DataError::new(fixture, e))?.len() as u64;
+    for packed in list_files(fixture)? {
+        size += std::fs::metadata(&packed).map_err(|e| DataError::new(&packed, e))?.len();
+    }
+    Ok(size)
+}
+
 /// All cases below `folder`, sorted by name, with absolute paths of their fixtures.
 pub fn load(folder: &Path) -> Result<Vec<Case>, DataError> {
     let mut cases = Vec::new();

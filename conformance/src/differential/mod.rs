@@ -2,7 +2,7 @@
 //!
 //! The path of a case: [`generator`] draws a [`plan::Plan`], [`builder`] makes its images, [`trial`] has both programs run it and judges,
 //! [`rules`] knows the classes of differences that are meant, and [`shrinker`] makes a failing plan small. [`corpus`] holds cases with
-//! qemu-img's outcomes on disk, so that they replay without it.
+//! qemu-img's outcomes on disk, which [`replay`] judges without it.
 
 pub mod builder;
 pub mod commands;
@@ -12,6 +12,7 @@ pub mod facts;
 pub mod generator;
 pub mod images;
 pub mod plan;
+pub mod replay;
 pub mod rules;
 pub mod shrinker;
 pub mod trial;

@@ -110,6 +110,14 @@ impl Bench {
         Ok(Trial { case, sorted, folder })
     }
 
+    /// As [`Bench::run`], packed tightly and with the lengths of several runs in the recording.
+    pub fn run_for_storage(&self, plan: &Plan, name: &str) -> Result<Trial, TrialError> {
+        let (case, folder) = self.prepare(plan, name, 19)?;
+        let case = recorder::record_runs(&case, &self.qemu, &self.qemu, RUNS)?;
+        let sorted = self.rules.sort(&case, &case.outcomes[0], self.judge(&case)?);
+        Ok(Trial { case, sorted, folder })
+    }
+
     /// Judges a recorded case for the version that was recorded.
     pub fn judge(&self, case: &Case) -> Result<Vec<Finding>, JudgeError> {
         judge_product(case, &self.product, &self.whitelist)

@@ -80,7 +80,8 @@ impl Qcow2Target {
             start = end;
         }
         self.make_visible(storage)?;
-        if geometry.external_data && storage.length_bytes(self.image.data_device) < size_bytes {
+        if geometry.external_data && storage.length_bytes(self.image.data_device) != size_bytes {
+            // The data file gets exactly as long as the disk. Where it was longer, no disk of either size shows that part.
             storage.resize(self.image.data_device, size_bytes).map_err(|error| self.storage_failure(error))?;
         }
         self.write_size(storage, size_bytes)
