@@ -104,7 +104,8 @@ fn image(
     }
     let reading = read_file(folder, name);
     state.content = reading.content.ok();
-    state.map = reading.map.as_deref().map(allocation::as_recorded);
+    // Where a chain cannot be read, qemu-img maps nothing of it.
+    state.map = reading.map.filter(|_| state.content.is_some()).as_deref().map(allocation::as_recorded);
     if format == "qcow2" {
         oracles::snapshots::record(folder, name, &mut state);
         oracles::bitmaps::record(folder, name, &mut state);

@@ -15,7 +15,8 @@ use std::path::Path;
 pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut original = None;
-    for (name, state) in outcome.files.iter().filter(|(name, _)| name.ends_with(".qcow2")) {
+    let exists = |name: &str| name.ends_with(".qcow2") && evidence.after.contains_key(name);
+    for (name, state) in outcome.files.iter().filter(|(name, _)| exists(name)) {
         let now = evidence.readings.get(name).map_or(&[][..], |reading| &reading.bitmaps);
         if let Some(recorded) = &state.bitmaps {
             findings.extend(compare(name, recorded, now));

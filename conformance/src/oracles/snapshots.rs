@@ -16,7 +16,8 @@ use std::path::Path;
 pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut original = None;
-    for (name, state) in outcome.files.iter().filter(|(name, _)| name.ends_with(".qcow2")) {
+    let exists = |name: &str| name.ends_with(".qcow2") && evidence.after.contains_key(name);
+    for (name, state) in outcome.files.iter().filter(|(name, _)| exists(name)) {
         if let Some(recorded) = &state.snapshots {
             let now = shown(&evidence.folder.join(name));
             if now.as_ref().ok() != Some(recorded) {
@@ -30,9 +31,12 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome) -> Vec<Finding> {
             original = Workspace::unpack(&evidence.case.fixture).ok();
         }
         let Some(original) = &original else { continue };
-        let Ok(before) = held(&original.path().join(name)) else { continue };
+        let before = held(&original.path().join(name)).unwrap_or_default();
+        if before.is_empty() {
+            continue;
+        }
         let now = held(&evidence.folder.join(name));
-        if now.as_ref() != Ok(&before) {
+        if now.as_ref().ok() != Some(&before) {
             findings.push(Finding::file("snapshots", name, format!("held {before:?}, now {now:?}")));
         }
     }
