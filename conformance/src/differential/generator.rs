@@ -67,3 +67,29 @@ fn siblings(rng: &mut Rng, members: &[String], scale: images::Scale) -> Vec<Imag
     let beside = images::qcow2(rng, "beside.qcow2", Some(&below), scale);
     vec![alone, beside]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_always_gives_the_same_case() {
+        for seed in 0..200 {
+            assert_eq!(generate(seed, false), generate(seed, false), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn every_image_stands_behind_its_backing_file() {
+        for seed in 0..500 {
+            let plan = generate(seed, seed % 2 == 0);
+            for (index, image) in plan.images.iter().enumerate() {
+                let below = image.backing.as_ref();
+                assert!(
+                    below.is_none_or(|b| plan.images[..index].iter().any(|i| i.name == *b)),
+                    "seed {seed}: {plan:?}"
+                );
+            }
+        }
+    }
+}

@@ -145,3 +145,32 @@ impl Rules {
         sorted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: &str =
+        "[[rule]]\nname=\"a\"\noracles=[\"exit\"]\nfindings=[\"recorded * now exit 0*\"]\nmeaning=\"better\"\n";
+
+    #[test]
+    fn refuse_rule_without_reason() {
+        let error = Rules::parse(&format!("{RULE}reason=\" \"\n")).expect_err("no reason");
+        assert_eq!(error, "no reason given for a");
+    }
+
+    #[test]
+    fn a_finding_is_covered_only_by_its_oracle_and_text() {
+        let rules = Rules::parse(&format!("{RULE}reason=\"r\"\n")).expect("valid");
+        let covers = |oracle, text: &str| rules.0[0].covers(&Finding::run(oracle, text));
+        assert!(covers("exit", "recorded exit 1, now exit 0; stderr now: "));
+        assert!(!covers("exit", "recorded exit 0, now exit 1") && !covers("stderr", "recorded exit 1, now exit 0"));
+    }
+
+    #[test]
+    fn demands_hold_or_do_not() {
+        let holds = |word: &str| word == "x";
+        assert!(all_hold(&["x".into(), "!y".into()], holds));
+        assert!(!all_hold(&["!x".into()], holds) && !all_hold(&["y".into()], holds));
+    }
+}

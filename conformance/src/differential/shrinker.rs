@@ -127,3 +127,22 @@ fn halved(action: &Action) -> Option<Action> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::generator::generate;
+    use super::*;
+
+    #[test]
+    fn candidates_keep_every_file_that_is_named() {
+        for seed in 0..200 {
+            let plan = generate(seed, false);
+            let kept: Vec<&str> =
+                plan.images.iter().map(|image| image.name.as_str()).filter(|name| plan.names(name)).collect();
+            for candidate in candidates(&plan) {
+                assert!(kept.iter().all(|name| candidate.images.iter().any(|i| i.name == *name)), "seed {seed}");
+                assert!(candidate != plan, "seed {seed}");
+            }
+        }
+    }
+}
