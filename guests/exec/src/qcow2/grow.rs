@@ -44,13 +44,7 @@ impl Qcow2Target {
                 ..Failure::new(error_kind::JOB, self.image.layer, "Operation not supported")
             });
         }
-        if self.image.header.extensions.bitmaps.is_some() {
-            return Err(Failure::new(
-                error_kind::UNSUPPORTED,
-                self.image.layer,
-                "a base with bitmaps cannot be grown yet",
-            ));
-        }
+        let longer_bitmaps = self.lengthen_bitmaps(storage, size_bytes)?;
         let count = u32::try_from(entries).unwrap_or(u32::MAX);
         if count > self.image.header.l1_entries {
             self.move_l1(storage, count)?;
@@ -80,11 +74,23 @@ impl Qcow2Target {
             start = end;
         }
         self.make_visible(storage)?;
-        if geometry.external_data && storage.length_bytes(self.image.data_device) != size_bytes {
-            // The data file gets exactly as long as the disk. Where it was longer, no disk of either size shows that part.
-            storage.resize(self.image.data_device, size_bytes).map_err(|error| self.storage_failure(error))?;
+        self.fit_data_file(storage, size_bytes)?;
+        if let Some(longer) = &longer_bitmaps {
+            self.suspend_bitmaps(storage, longer)?;
         }
-        self.write_size(storage, size_bytes)
+        self.write_size(storage, size_bytes)?;
+        longer_bitmaps.map_or(Ok(()), |longer| self.resume_bitmaps(storage, longer))
+    }
+
+    /// Makes an external data file exactly as long as the disk: it may be the disk to others, byte for byte. Where it was longer, no disk
+    /// of either size shows that part.
+    fn fit_data_file(&self, storage: &mut dyn Storage, size_bytes: u64) -> Result<()> {
+        let device = self.image.data_device;
+        if device == self.image.device || storage.length_bytes(device) == size_bytes {
+            return Ok(());
+        }
+        storage.resize(device, size_bytes).map_err(|error| self.storage_failure(error))?;
+        storage.flush(device).map_err(|error| self.storage_failure(error))
     }
 
     /// Whether the image itself holds bytes in a range within one cluster that are not zero.

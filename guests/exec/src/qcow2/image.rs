@@ -51,10 +51,24 @@ impl Image {
             // Without the key its clusters are noise, and noise must not get into another image.
             return Err(Failure::new(error_kind::OPEN, layer, "Parameter 'encrypt.key-secret' is required for cipher"));
         }
-        let geometry = header.geometry();
         if header.has_external_data_file() && data_device.is_none() {
             return Err(Failure::new(error_kind::OPEN, layer, "'data-file' is required for this image"));
         }
+        Self::with_header(storage, layer, device, data_device, header)
+    }
+
+    /// The image with this header, whose data may be out of reach.
+    ///
+    /// # Errors
+    /// If the L1 table cannot be read.
+    pub(super) fn with_header(
+        storage: &mut dyn Storage,
+        layer: u32,
+        device: DeviceId,
+        data_device: Option<DeviceId>,
+        header: Header,
+    ) -> Result<Self> {
+        let geometry = header.geometry();
         let l1 = read_l1(storage, layer, device, header.l1_offset, header.l1_entries)?;
         check_l1(layer, &geometry, storage.length_bytes(device), &l1)?;
         Ok(Self {

@@ -23,11 +23,12 @@ use super::operand::{OpenOperand, gate_options, one_file, open};
 use super::output::{Form, print};
 use super::progress::{Progress, ProgressWish};
 use super::rate;
+use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, Location, OpenError, driver};
+use crate::files::{Access, Cause, ImageFile, Location, OpenError, driver};
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -156,6 +157,7 @@ impl<'a> Rebase<'a> {
                 file.bypass_cache().map_err(failed)?;
             }
         }
+        self.chains.layers[0].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
     }
 
@@ -192,6 +194,7 @@ impl<'a> Rebase<'a> {
         let answer = sandbox
             .run(operation::REBASE, &devices, &job, memory_bytes(layers), Some(&mut on_progress))
             .map_err(|error| Failure::Sandbox { image: self.image(0), error })?;
+        repairs::tell(layers, &answer.payload);
         if let Some(error) = answer.error() {
             return Err(self.failure(error));
         }
