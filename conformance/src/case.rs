@@ -2,6 +2,7 @@
 //!
 //! Unknown fields are errors, so that a recording never says something that nobody judges.
 
+use crate::image::qcow2::Bitmap;
 use crate::paths;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub struct Case {
     pub name: String,
     /// The command.
     pub op: Operation,
-    /// Folder below `instar-testdata/fixtures`.
+    /// Folder below `instar-testdata/fixtures`, or an absolute path.
     pub fixture: String,
     /// Arguments behind the command word.
     pub argv: Vec<String>,
@@ -86,6 +87,12 @@ pub struct FileState {
     /// Digest of the guest's view; null where it cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// What internal snapshots show through the chain: digests by identifier. Not in the delivered recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<BTreeMap<String, String>>,
+    /// Persistent bitmaps with their contents. Not in the delivered recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bitmaps: Option<Vec<Bitmap>>,
     /// SHA-256 of a file that is no image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,

@@ -57,6 +57,19 @@ pub fn list_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(found)
 }
 
+/// Packs every file below `folder` as `target/NAME.zst`; `level` is zstd's.
+pub fn pack(folder: &Path, target: &Path, level: i32) -> std::io::Result<()> {
+    for path in list_files(folder).map_err(std::io::Error::other)? {
+        let name = path.strip_prefix(folder).expect("found below it").to_string_lossy().into_owned();
+        let packed = target.join(format!("{name}.zst"));
+        if let Some(parent) = packed.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        zstd::stream::copy_encode(File::open(&path)?, File::create_new(packed)?, level)?;
+    }
+    Ok(())
+}
+
 fn unpack_file(packed: &Path, target: &Path) -> std::io::Result<()> {
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent)?;

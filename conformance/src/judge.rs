@@ -59,14 +59,18 @@ impl From<DataError> for JudgeError {
 pub fn read_file(folder: &Path, name: &str) -> Reading {
     let path = folder.join(name);
     let format = format_of(name);
-    let check = (format == Some("qcow2")).then(|| qcow2::check(&path).map_err(|e| e.to_string()));
+    let is_qcow2 = format == Some("qcow2");
+    let check = is_qcow2.then(|| qcow2::check(&path).map_err(|e| e.to_string()));
+    let bitmaps = qcow2::Qcow2::open(&path).ok().filter(|_| is_qcow2).and_then(|image| image.bitmaps().ok());
+    let bitmaps = bitmaps.unwrap_or_default();
     match Chain::open(&path, format) {
-        Err(error) => Reading { content: Err(error.to_string()), imago: None, map: None, check },
+        Err(error) => Reading { content: Err(error.to_string()), imago: None, map: None, check, bitmaps },
         Ok(chain) => Reading {
             content: digest::of_chain(&chain).map_err(|e| e.to_string()),
             imago: chain.imago_reads().then(|| oracles::imago_digest(&path)),
             map: if chain.depends_on_holes() { None } else { chain.map().ok() },
             check,
+            bitmaps,
         },
     }
 }
@@ -112,7 +116,7 @@ pub fn judge_version(case: &Case, judging: &Judging<'_>, version: &str) -> Resul
 fn judge_common(evidence: &Evidence<'_>, outcome: &Outcome, judging: &Judging<'_>) -> Verdict {
     let mut verdict = Verdict::default();
     let findings = &mut verdict.findings;
-    if judging.strictness == Strictness::Product {
+    if judging.strictness != Strictness::SameProgram {
         findings.extend(oracles::untouched::judge(evidence));
     }
     if !evidence.ended_like(outcome) {
@@ -125,6 +129,8 @@ fn judge_common(evidence: &Evidence<'_>, outcome: &Outcome, judging: &Judging<'_
     findings.extend(oracles::folder::judge(evidence, outcome));
     findings.extend(oracles::content::judge(evidence, outcome));
     findings.extend(oracles::structure::judge(evidence, outcome, judging.strictness));
+    findings.extend(oracles::snapshots::judge(evidence, outcome));
+    findings.extend(oracles::bitmaps::judge(evidence, outcome));
     findings.extend(oracles::map::judge(evidence, outcome, judging.strictness));
     findings.extend(oracles::length::judge(evidence, outcome, judging.strictness));
     verdict

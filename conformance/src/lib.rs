@@ -7,6 +7,7 @@
 pub mod allocation;
 pub mod case;
 pub mod differences;
+pub mod differential;
 pub mod digest;
 pub mod expected;
 pub mod fixture;

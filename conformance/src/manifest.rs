@@ -11,6 +11,8 @@ fn origin(path: &str) -> &'static str {
         "built with qemu-img and qemu-io 10.0.2, then patched on purpose; zstd"
     } else if path.starts_with("fixtures/") {
         "built with qemu-img and qemu-io 10.0.2; zstd"
+    } else if path.starts_with("corpus/") {
+        "drawn from the seed in its name and recorded with qemu-img 10.0.2 by `cargo run -p conformance --bin differential`"
     } else if path.starts_with("recordings/") {
         "recorded by running the qemu-img versions that it names"
     } else if path.starts_with("expected-outputs/") {

@@ -7,7 +7,7 @@ use crate::case::{Case, Check, DataError, FileState, Outcome};
 use crate::fixture::Workspace;
 use crate::judge::{JudgeError, read_file};
 use crate::runner::{Program, QemuImg, RunOutput, format_of};
-use crate::{allocation, folder, text};
+use crate::{allocation, folder, oracles, text};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,8 +16,13 @@ const RUNS: usize = 3;
 
 /// The case with one outcome: the one of `qemu`.
 pub fn record(case: &Case, qemu: &QemuImg, reference: &QemuImg) -> Result<Case, JudgeError> {
+    record_runs(case, qemu, reference, RUNS)
+}
+
+/// As [`record`], with file lengths seen over `runs` runs.
+pub fn record_runs(case: &Case, qemu: &QemuImg, reference: &QemuImg, runs: usize) -> Result<Case, JudgeError> {
     let mut outcome = run_once(case, qemu, reference)?;
-    for _ in 1..RUNS {
+    for _ in 1..runs {
         let workspace = Workspace::unpack(&case.fixture)?;
         qemu.run_case(case, workspace.path()).map_err(JudgeError::Run)?;
         let again = folder::read(workspace.path())?;
@@ -65,6 +70,8 @@ fn empty(length: u64) -> FileState {
         check_rc: None,
         map: None,
         content: None,
+        snapshots: None,
+        bitmaps: None,
         sha256: None,
         timeout: None,
     }
@@ -97,7 +104,12 @@ fn image(
     }
     let reading = read_file(folder, name);
     state.content = reading.content.ok();
-    state.map = reading.map.as_deref().map(allocation::as_recorded);
+    // Where a chain cannot be read, qemu-img maps nothing of it.
+    state.map = reading.map.filter(|_| state.content.is_some()).as_deref().map(allocation::as_recorded);
+    if format == "qcow2" {
+        oracles::snapshots::record(folder, name, &mut state);
+        oracles::bitmaps::record(folder, name, &mut state);
+    }
     Ok(state)
 }
 

@@ -1,8 +1,8 @@
 //! Which file a command works on and which files it may change, read from the arguments and the images' headers.
 
 use crate::case::{Case, Operation};
-use crate::image::Chain;
-use crate::image::resolve_name;
+use crate::image::qcow2::Qcow2;
+use crate::image::{Chain, Layer, resolve_name};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -79,9 +79,8 @@ impl Roles {
     fn add_writable(&mut self, folder: &Path, name: Option<String>) {
         let Some(name) = name else { return };
         let path = folder.join(&name);
-        let format = path.extension().map(|e| e.to_string_lossy().into_owned());
-        if let Ok(chain) = Chain::open(&path, format.as_deref())
-            && let Some(data) = chain.top_data_file()
+        if let Ok(image) = Qcow2::open(&path)
+            && let Some(data) = image.data_file()
             && let Some(data) = relative(folder, &path.with_file_name(data))
         {
             self.writable.insert(data);
@@ -91,6 +90,10 @@ impl Roles {
 }
 
 fn direct_backing(path: &Path, format: Option<&str>) -> Option<PathBuf> {
+    // What lies further down may be of a form that cannot be read here.
+    if let Ok(image) = Qcow2::open(path) {
+        return resolve_name(path, &image.backing()?.name).ok();
+    }
     Chain::open(path, format).ok()?.files().get(1).cloned()
 }
 

@@ -202,3 +202,42 @@ fn commit_that_does_nothing_is_noticed() {
     let found = complaints("commit-plain", Some(0), |_, _| (), |info| info);
     assert_eq!(found, ["content", "length", "map"]);
 }
+
+/// A commit that succeeds according to the planted program, which only does harm.
+fn planted(case: &str, plant: fn(&Path, &mut RunOutput)) -> Vec<&'static str> {
+    complaints(case, Some(0), plant, |info| info)
+}
+
+#[test]
+fn lost_bitmap_is_noticed() {
+    let found = planted("commit-bitmap-base", |folder, _| {
+        let file = open(folder, "base.qcow2");
+        // Without the autoclear bit nobody believes the bitmaps.
+        file.write_all_at(&[0; 8], 88).expect("can write");
+    });
+    assert!(found.contains(&"bitmaps"), "{found:?}");
+}
+
+#[test]
+fn forgotten_bit_of_a_bitmap_is_noticed() {
+    let found = planted("commit-bitmap-base", |folder, _| {
+        let file = open(folder, "base.qcow2");
+        // The overlay's data arrives where the base holds some, and no bit tells of it.
+        let (_, _, data) = first_data_entry(&file);
+        file.write_all_at(&[0x5a; 4096], data).expect("can write");
+    });
+    assert!(found.contains(&"bitmaps"), "{found:?}");
+}
+
+#[test]
+fn changed_snapshot_is_noticed() {
+    let found = planted("commit-snapshot-base", |folder, _| {
+        let file = open(folder, "base.qcow2");
+        let table = read_u64(&file, 64);
+        let l2 = read_u64(&file, read_u64(&file, table)) & 0x00ff_ffff_ffff_fe00;
+        let entry = (0..CLUSTER / 8).map(|index| read_u64(&file, l2 + index * 8)).find(|entry| *entry > 1);
+        let data = entry.expect("the snapshot holds data") & 0x00ff_ffff_ffff_fe00;
+        file.write_all_at(&[0x5a; 512], data + 512).expect("can write");
+    });
+    assert!(found.contains(&"snapshots"), "{found:?}");
+}

@@ -2,7 +2,7 @@
 
 use super::parallels::Parallels;
 use super::qcow1::Qcow1;
-use super::qcow2::Qcow2;
+use super::qcow2::{Qcow2, Snapshot};
 use super::qed::Qed;
 use super::raw::Raw;
 use super::vdi::Vdi;
@@ -103,6 +103,13 @@ impl Chain {
         Ok(Self { layers, files })
     }
 
+    /// The chain of the qcow2 file at `path`, as one of its internal snapshots shows it.
+    pub fn open_at(path: &Path, snapshot: &Snapshot) -> Result<Self, ImageError> {
+        let mut chain = Self::open(path, Some("qcow2"))?;
+        chain.layers[0] = Box::new(Qcow2::open_at(path, snapshot)?);
+        Ok(chain)
+    }
+
     /// Size in bytes that a guest sees.
     pub fn virtual_size(&self) -> u64 {
         self.layers[0].virtual_size()
@@ -111,11 +118,6 @@ impl Chain {
     /// The files from the top down.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
-    }
-
-    /// The external data file of the top file, as recorded.
-    pub fn top_data_file(&self) -> Option<&str> {
-        self.layers[0].data_file()
     }
 
     /// Whether the imago crate can read the whole chain.

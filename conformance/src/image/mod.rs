@@ -1,7 +1,7 @@
 //! Independent readers of image formats, for oracles only. They read files that the product wrote and never write.
 //!
 //! A [`Layer`] is one file of a chain; [`Chain`] opens a file with everything below it and resolves guest offsets.
-//! What they cannot see: encryption, and vmdk forms other than one sparse file.
+//! What they cannot see: encryption, and vmdk files of several extents.
 
 mod bytes;
 mod chain;

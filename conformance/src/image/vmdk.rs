@@ -1,8 +1,10 @@
 //! vmdk, one sparse file ("KDMV"): grain directory, grain tables, embedded descriptor with the parent's name and CID.
-//! A stored grain number 1 means zero where the header's flag says so. Stream-optimised files are not read.
+//! A stored grain number 1 means zero where the header's flag says so. In stream-optimised files every grain is compressed (RFC 1950) behind
+//! a marker of 12 bytes, and the header that counts may stand at the end of the file.
 
 use super::bytes::{le32, le64};
 use super::{Backing, Extent, ImageError, Kind, Layer, Source, bad};
+use std::cell::RefCell;
 
 const FLAG_ZEROED_GRAIN: u32 = 1 << 2;
 const FLAG_COMPRESSED: u32 = 1 << 16;
@@ -15,6 +17,9 @@ pub(crate) struct Vmdk {
     table_entries: u64,
     directory: Vec<u8>,
     zeroed_grain: bool,
+    compressed: bool,
+    /// The grain that was unpacked last, by its sector.
+    inflated: RefCell<Option<(u64, Vec<u8>)>>,
     size: u64,
     backing: Option<Backing>,
     cid: String,
@@ -23,22 +28,22 @@ pub(crate) struct Vmdk {
 
 impl Vmdk {
     pub(crate) fn open(source: Source) -> Result<Self, ImageError> {
-        let header = source.bytes(0, 512)?;
+        let mut header = source.bytes(0, 512)?;
+        let descriptor_place = (le64(&header, 28), le64(&header, 36));
+        if le64(&header, 56) == u64::MAX && source.length() > 1024 {
+            header = source.bytes(source.length() - 1024, 512)?;
+        }
         if &header[..4] != b"KDMV" {
             return bad("not a sparse vmdk file");
         }
         let flags = le32(&header, 8);
         let (capacity, grain_sectors) = (le64(&header, 12), le64(&header, 20));
         let table_entries = u64::from(le32(&header, 44));
-        if flags & FLAG_COMPRESSED != 0
-            || grain_sectors == 0
-            || table_entries == 0
-            || capacity > 1 << 40
-            || grain_sectors > 1 << 30
-        {
+        if grain_sectors == 0 || table_entries == 0 || capacity > 1 << 40 || grain_sectors > 1 << 30 {
             return bad("vmdk form that this reader does not know");
         }
-        let descriptor = source.bytes(le64(&header, 28).saturating_mul(512), le64(&header, 36).saturating_mul(512))?;
+        let descriptor =
+            source.bytes(descriptor_place.0.saturating_mul(512), descriptor_place.1.saturating_mul(512))?;
         let descriptor = String::from_utf8_lossy(&descriptor).into_owned();
         let tables = capacity.div_ceil(grain_sectors).div_ceil(table_entries);
         let directory = source.bytes(le64(&header, 56).saturating_mul(512), tables * 4)?;
@@ -49,6 +54,8 @@ impl Vmdk {
             table_entries,
             directory,
             zeroed_grain: flags & FLAG_ZEROED_GRAIN != 0,
+            compressed: flags & FLAG_COMPRESSED != 0,
+            inflated: RefCell::default(),
             size: capacity * 512,
             backing,
             cid: field(&descriptor, "CID").unwrap_or_default().to_lowercase(),
@@ -73,6 +80,27 @@ impl Vmdk {
     }
 }
 
+impl Vmdk {
+    /// Reads from the compressed grain whose marker lies at `sector`.
+    fn read_packed(&self, sector: u64, inside: u64, buf: &mut [u8]) -> Result<(), ImageError> {
+        let mut inflated = self.inflated.borrow_mut();
+        if inflated.as_ref().is_none_or(|(key, _)| *key != sector) {
+            let marker = self.source.bytes(sector * 512, 12)?;
+            let packed = self.source.bytes(sector * 512 + 12, u64::from(le32(&marker, 8)))?;
+            let plain = miniz_oxide::inflate::decompress_to_vec_zlib(&packed)
+                .map_err(|error| ImageError(format!("grain at sector {sector}: {error}")))?;
+            *inflated = Some((sector, plain));
+        }
+        let plain = &inflated.as_ref().expect("just filled").1;
+        // What a grain unpacks to may be shorter than the grain; the rest is zero.
+        buf.fill(0);
+        let from = usize::try_from(inside).unwrap_or(usize::MAX).min(plain.len());
+        let count = buf.len().min(plain.len() - from);
+        buf[..count].copy_from_slice(&plain[from..from + count]);
+        Ok(())
+    }
+}
+
 fn field(descriptor: &str, name: &str) -> Option<String> {
     descriptor.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=').map(|v| v.trim().to_owned()))
 }
@@ -93,7 +121,21 @@ impl Layer for Vmdk {
     }
 
     fn read_data(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        self.source.read(u64::from(self.entry(offset)?) * 512 + offset % self.grain, buf)
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let inside = at % self.grain;
+            let count = usize::try_from(self.grain - inside).unwrap_or(usize::MAX).min(buf.len() - done);
+            let sector = u64::from(self.entry(at)?);
+            let part = &mut buf[done..done + count];
+            if self.compressed {
+                self.read_packed(sector, inside, part)?;
+            } else {
+                self.source.read(sector * 512 + inside, part)?;
+            }
+            done += count;
+        }
+        Ok(())
     }
 
     fn backing(&self) -> Option<&Backing> {

@@ -6,6 +6,7 @@
 
 use super::{Evidence, Finding, Strictness};
 use crate::case::{Operation, Outcome};
+use crate::image::qcow2::Qcow2;
 use crate::runner::format_of;
 
 /// Which lengths are right for a file.
@@ -26,8 +27,8 @@ pub fn allowed(evidence: &Evidence<'_>, outcome: &Outcome, file: &str, strictnes
     let target = evidence.case.op == Operation::Commit && evidence.roles.backing.as_deref() == Some(file);
     let varies = own[0] != own[1] || target && grew && format_of(file) != Some("raw");
     Some(match (varies, strictness) {
+        (_, Strictness::Unseen) | (true, Strictness::Product) => Allowed::UpTo(longest),
         (false, _) => Allowed::Exactly(own[0]),
-        (true, Strictness::Product) => Allowed::UpTo(longest),
         (true, Strictness::SameProgram) => Allowed::UpTo(u64::MAX),
     })
 }
@@ -41,7 +42,11 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome, strictness: Strictness)
                 findings.push(Finding::file("length", name, format!("recorded {length}, now {}", now.length)));
             }
             Some(Allowed::UpTo(longest)) if now.length > longest => {
-                findings.push(Finding::file("length", name, format!("recorded at most {longest}, now {}", now.length)));
+                let path = evidence.folder.join(name);
+                let free = Qcow2::open(&path).and_then(|image| image.free_bytes()).unwrap_or(0);
+                let only = if now.length - free <= longest { "; the difference is free clusters" } else { "" };
+                let text = format!("recorded at most {longest}, now {}{only}", now.length);
+                findings.push(Finding::file("length", name, text));
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! The oracles, one a file. Each looks at one aspect of what a run left and says in its header what it cannot see.
 
+pub mod bitmaps;
 pub mod content;
 pub mod exit;
 pub mod folder;
@@ -8,6 +9,7 @@ pub mod info;
 pub mod installed;
 pub mod length;
 pub mod map;
+pub mod snapshots;
 pub mod stderr;
 pub mod stdout;
 pub mod structure;
@@ -15,6 +17,7 @@ pub mod untouched;
 
 use crate::case::{Case, Outcome};
 use crate::folder::FolderState;
+use crate::image::qcow2::Bitmap;
 use crate::image::{CheckResultOf, Piece};
 use crate::roles::Roles;
 use crate::runner::{Program, RunOutput};
@@ -65,6 +68,8 @@ impl fmt::Display for Finding {
 pub enum Strictness {
     /// The product: it may be leaner and may leave fewer leaks.
     Product,
+    /// The product in a case that no one has looked at: as above, and every file may be shorter than recorded.
+    Unseen,
     /// qemu-img itself, replayed to test the harness: maps and counts must be the recorded ones.
     SameProgram,
 }
@@ -91,6 +96,8 @@ pub struct Reading {
     pub map: Option<Vec<Piece>>,
     /// Counts, for qcow2 files.
     pub check: Option<CheckResultOf>,
+    /// Persistent bitmaps of a qcow2 file; none where it cannot be read.
+    pub bitmaps: Vec<Bitmap>,
 }
 
 /// A finished run with everything that the oracles look at.

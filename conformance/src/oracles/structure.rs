@@ -21,7 +21,7 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome, strictness: Strictness)
         };
         let same = (now.corruptions, now.leaks) == (recorded.corruptions, recorded.leaks);
         let fine = now.corruptions <= recorded.corruptions && now.leaks <= recorded.leaks;
-        if !(same || strictness == Strictness::Product && fine) {
+        if !(same || strictness != Strictness::SameProgram && fine) {
             let text = format!(
                 "recorded {} corruptions and {} leaks, now {} and {}: {}",
                 recorded.corruptions,

@@ -39,6 +39,11 @@ impl QemuImg {
         Some(Self { binary, version })
     }
 
+    /// Path of the binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The version that it states, like `10.0.2`.
     pub fn version(&self) -> &str {
         &self.version

@@ -48,7 +48,10 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     };
     let afterwards = Afterwards::choose(arguments)?;
     let progress_wish = ProgressWish::listen();
-    let mut chain = Chain::open(file, arguments, sandbox)?;
+    let opened = open_layers(file, arguments, sandbox)?;
+    // Whatever fails from here on fails behind the first line of progress, as in qemu-img.
+    let meter = Meter::start(style, progress_wish);
+    let mut chain = Chain::choose(opened, arguments)?;
     chain.use_cache(cache)?;
     afterwards.check(arguments, &chain.layers, chain.base)?;
     check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
@@ -62,7 +65,7 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     }
     let removal = (afterwards == Afterwards::Delete).then(|| chain.prepare_removal()).transpose()?;
     let how = How { empties, flushing: cache.flushing, bytes_per_second: rate, removal: removal.as_ref() };
-    let report = chain.merge(&how, Meter::start(style, progress_wish), sandbox)?;
+    let report = chain.merge(&how, meter, sandbox)?;
     if let Some(removal) = &removal {
         chain.delete_overlay(removal)?;
     }
@@ -92,30 +95,46 @@ struct Chain {
     secrets: Vec<LayerSecret>,
 }
 
+/// FILE and everything below it.
+struct Opened {
+    /// Decides which names that an image records are followed.
+    gate: Gate,
+    layers: Vec<Layer>,
+    secrets: Vec<LayerSecret>,
+}
+
+fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<Opened, Failure> {
+    let overlay = open(file, &arguments.image, Access::Write)?;
+    let name = overlay.image.name().to_vec();
+    let options = gate_options(&arguments.gate, arguments.base.as_deref());
+    let gate = Gate::new(&name, &options).map_err(Failure::File)?;
+    let layers =
+        discover(&gate, overlay.image, overlay.format, overlay.keys, Links::OfOverlay, &mut Inspector(sandbox))?;
+    if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
+        warn_of_probed_raw(&name);
+    }
+    if layers.len() < 2 && layers[0].summary.format == format::OTHER {
+        let text = b"overlays of this format cannot be read in this version".to_vec();
+        return Err(Failure::Image { image: name, text });
+    }
+    let secrets = overlay.secrets.of_layers(&layers).map_err(|error| {
+        Failure::Open(OpenError { image: name, backing_depth: error.layer, cause: Cause::Image(error.text) })
+    })?;
+    Ok(Opened { gate, layers, secrets })
+}
+
 impl Chain {
-    fn open(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<Self, Failure> {
-        let overlay = open(file, &arguments.image, Access::Write)?;
-        let name = overlay.image.name().to_vec();
-        let options = gate_options(&arguments.gate, arguments.base.as_deref());
-        let gate = Gate::new(&name, &options).map_err(Failure::File)?;
-        let layers =
-            discover(&gate, overlay.image, overlay.format, overlay.keys, Links::OfOverlay, &mut Inspector(sandbox))?;
-        if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
-            warn_of_probed_raw(&name);
-        }
-        if layers.len() < 2 && layers[0].summary.format == format::OTHER {
-            let text = b"overlays of this format cannot be read in this version".to_vec();
-            return Err(Failure::Image { image: name, text });
-        }
+    fn choose(opened: Opened, arguments: &CommitArguments) -> Result<Self, Failure> {
+        let Opened { gate, layers, secrets } = opened;
         let base = match &arguments.base {
-            Some(base) => find_base(&gate, &layers, base.as_bytes())
-                .ok_or_else(|| Failure::NotInChain { base: base.as_bytes().to_vec(), image: name.clone() })?,
+            Some(base) => find_base(&gate, &layers, base.as_bytes()).ok_or_else(|| Failure::NotInChain {
+                base: base.as_bytes().to_vec(),
+                image: layers[0].image.name().to_vec(),
+            })?,
             None if layers.len() < 2 => return Err(Failure::NoBacking),
             None => 1,
         };
-        let chain = Self { layers, base, secrets: Vec::new() };
-        let secrets = overlay.secrets.of_layers(&chain.layers).map_err(|error| chain.failure(error))?;
-        Ok(Self { secrets, ..chain })
+        Ok(Self { layers, base, secrets })
     }
 
     /// Opens all files in the way that a cache mode asks for.

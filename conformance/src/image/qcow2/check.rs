@@ -7,14 +7,11 @@ use super::super::{ImageError, bad};
 use super::entries::{Cluster, L2Entry, OFFSET_MASK};
 use super::header::EXTERNAL_DATA;
 use super::refcounts::{Demanded, Stored};
-use super::{Qcow2, entries};
+use super::{Qcow2, entries, snapshots};
 use std::path::Path;
 
 /// Bits of a standard L2 entry that no version of the format uses.
 const RESERVED: u64 = 0x3f00_0000_0000_01fe;
-
-/// qemu-img opens no image with more.
-const MAX_SNAPSHOTS: u32 = 65536;
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -164,29 +161,19 @@ fn copied_flag(raw: u64, offset: u64, size: u64, stored: &Stored, result: &mut C
 
 fn snapshots(image: &Qcow2, demanded: &mut Demanded, result: &mut CheckResult) -> Result<(), ImageError> {
     let header = &image.header;
-    if header.snapshot_count > MAX_SNAPSHOTS || header.snapshot_offset > image.source.length() {
-        return bad("snapshot table");
-    }
-    let mut at = header.snapshot_offset;
-    for _ in 0..header.snapshot_count {
-        let head = image.source.bytes(at, 40)?;
-        let (l1_offset, l1_size) = (be64(&head, 0), be32(&head, 8));
-        let id = u64::from(u16::from_be_bytes([head[12], head[13]]));
-        let name = u64::from(u16::from_be_bytes([head[14], head[15]]));
-        at = (at + 40 + u64::from(be32(&head, 36)) + id + name).next_multiple_of(8);
-        if at > image.source.length().next_multiple_of(8) {
-            return bad("snapshot table ends beyond the file");
-        }
-        if l1_offset % header.cluster_size() != 0 || u64::from(l1_size) * 8 > 32 << 20 {
+    let (snapshots, end) = snapshots::read_table(image)?;
+    for snapshot in &snapshots {
+        let (l1_offset, l1_entries) = (snapshot.l1_offset, snapshot.l1_entries);
+        if l1_offset % header.cluster_size() != 0 || l1_entries * 8 > 32 << 20 {
             result.corrupt(|| format!("snapshot L1 table at {l1_offset:#x}"));
             continue;
         }
-        let l1 = image.source.bytes(l1_offset, u64::from(l1_size) * 8)?;
+        let l1 = image.source.bytes(l1_offset, l1_entries * 8)?;
         let l1: Vec<u64> = l1.chunks_exact(8).map(|entry| be64(entry, 0)).collect();
         walk_l1(image, &l1, l1_offset, demanded, result, None)?;
     }
     if header.snapshot_count > 0 {
-        demanded.add(header.snapshot_offset, at - header.snapshot_offset);
+        demanded.add(header.snapshot_offset, end - header.snapshot_offset);
     }
     Ok(())
 }

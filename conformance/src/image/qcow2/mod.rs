@@ -1,11 +1,15 @@
 //! An independent qcow2 reader: L1 and L2 lookups, extended entries, compressed clusters, external data files.
 
+mod bitmaps;
 mod check;
 mod entries;
 pub(crate) mod header;
 mod refcounts;
+mod snapshots;
 
+pub use bitmaps::Bitmap;
 pub use check::{CheckResult, check};
+pub use snapshots::Snapshot;
 
 use super::{Backing, Extent, ImageError, Kind, Layer, Source, bad};
 use entries::{Cluster, L2Entry};
@@ -51,9 +55,58 @@ impl Qcow2 {
         self.header.incompatible & (header::DIRTY | header::CORRUPT) != 0
     }
 
-    /// Number of internal snapshots.
-    pub fn snapshot_count(&self) -> u32 {
-        self.header.snapshot_count
+    /// Persistent bitmaps with their contents.
+    pub fn bitmaps(&self) -> Result<Vec<Bitmap>, ImageError> {
+        bitmaps::read(self)
+    }
+
+    /// Bytes of host clusters inside of the file that nothing uses, as the refcounts have it.
+    pub fn free_bytes(&self) -> Result<u64, ImageError> {
+        let stored = refcounts::Stored::read(&self.source, &self.header)?;
+        let clusters = self.source.length().div_ceil(self.header.cluster_size());
+        let used = stored.counts.range(..clusters).count() as u64;
+        Ok((clusters - used) * self.header.cluster_size())
+    }
+
+    /// Whether the last cluster holds bytes behind the end of the disk that are not zero.
+    fn holds_bytes_behind_end(&self) -> Result<bool, ImageError> {
+        let (size, cluster_size) = (self.header.size, self.header.cluster_size());
+        let end = size.next_multiple_of(cluster_size);
+        let mut offset = size;
+        while offset < end {
+            let mut extent = self.extent_of_cluster(offset)?;
+            extent.length = extent.length.min(end - offset);
+            let mut bytes = vec![0; usize::try_from(extent.length).map_err(|_| ImageError("cluster size".into()))?];
+            if extent.kind == Kind::Data {
+                self.read_data(offset, &mut bytes)?;
+            }
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+            offset += extent.length;
+        }
+        Ok(false)
+    }
+
+    /// Words for what tells this image from others.
+    pub fn features(&self) -> Vec<&'static str> {
+        let header = &self.header;
+        let mut words = vec![if header.version == 2 { "v2" } else { "v3" }];
+        let mut add = |holds: bool, word| {
+            if holds {
+                words.push(word);
+            }
+        };
+        add(header.incompatible & header::DIRTY != 0, "dirty");
+        add(header.extended_l2(), "subclusters");
+        add(header.zstd, "zstd");
+        add(header.data_file.is_some(), "data-file");
+        add(header.data_file.is_some() && header.autoclear & 2 != 0, "data-file-raw");
+        add(header.snapshot_count != 0, "snapshots");
+        add(header.bitmaps.is_some() && header.autoclear & 1 != 0, "bitmaps");
+        add(header.backing.is_some(), "backing");
+        add(self.holds_bytes_behind_end().unwrap_or(false), "bytes-behind-end");
+        words
     }
 
     /// Clusters of guest data that one L2 table maps.

@@ -3,14 +3,15 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use instar_plan::extent::{Extent, Source};
 
 use super::Directory;
 use super::target::BlocksTarget;
-use crate::bytes::to_index;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::{Layer, Result};
-use crate::storage::Storage;
+use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
 
 impl BlocksTarget {
@@ -27,9 +28,13 @@ impl BlocksTarget {
         self.forget_entries(storage, tables)?;
         self.blocks.shape.size_bytes = size_bytes;
         // The end of the last block may hold anything, and what lies below may go on.
-        let below_bytes = below.first().map_or(0, |layer| layer.size_bytes());
+        let below_bytes = below.first().map_or(0, |layer| layer.size_bytes()).min(size_bytes);
         let block_end = old_bytes.next_multiple_of(self.blocks.shape.block_size_bytes).min(size_bytes);
-        let hidden_end = below_bytes.min(size_bytes).max(block_end);
+        let hidden_end = if below_bytes > old_bytes || self.holds_bytes(storage, old_bytes, block_end)? {
+            below_bytes.max(block_end)
+        } else {
+            old_bytes
+        };
         let window_bytes = self.window_bytes();
         let mut start = old_bytes;
         while start < hidden_end {
@@ -45,6 +50,22 @@ impl BlocksTarget {
         let device = self.blocks.shape.device;
         self.blocks.dialect.set_size(storage, &self.blocks.shape)?;
         storage.flush(device).map_err(|error| self.blocks.shape.refused(error))
+    }
+
+    /// Whether a range within one block holds bytes of its own that are not zero.
+    fn holds_bytes(&mut self, storage: &mut dyn Storage, start: u64, end: u64) -> Result<bool> {
+        let mut own = Vec::new();
+        self.blocks.map(storage, start, end, &mut own)?;
+        for piece in own {
+            if let Source::Data { device, host_offset } = piece.source {
+                let layer = self.blocks.shape.layer;
+                let bytes = read_vec(storage, layer, DeviceId(device), host_offset, piece.length_bytes)?;
+                if bytes.iter().any(|byte| *byte != 0) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Takes back the entries behind the disk: in the last table, and for whole tables.

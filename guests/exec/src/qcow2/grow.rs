@@ -9,11 +9,12 @@ use instar_formats::qcow2::header::MAX_L1_BYTES;
 use instar_plan::extent::{Extent, Source};
 
 use super::target::Qcow2Target;
-use crate::bytes::to_index;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::{Layer, Result};
 use crate::report::Failure;
-use crate::storage::Storage;
+use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
+use crate::unpack;
 
 /// Header bytes from the virtual size to the end of the L1 table's offset, rewritten together: they lie in one sector.
 const FIELDS_START: u64 = 24;
@@ -33,11 +34,11 @@ impl Qcow2Target {
         let geometry = self.image.geometry;
         let entries = geometry.l1_entries_for(size_bytes);
         let shows_through = below.first().map_or(0, |layer| layer.size_bytes().min(size_bytes));
-        let is_v2 = geometry.version < 3;
-        if entries * 8 > MAX_L1_BYTES
-            || (is_v2 && (shows_through > old_size_bytes || self.image.header.snapshot_count != 0))
-        {
-            // Version 2 has no zero clusters to hide the backing file with, and its snapshots have the size of the disk.
+        let cluster_end = geometry.clusters_for(old_size_bytes) << geometry.cluster_bits;
+        let needs_zero_clusters = shows_through > old_size_bytes && size_bytes > cluster_end;
+        // Version 2 has no zero clusters to hide the backing file with, and its snapshots do not know their own size.
+        let needs_version_3 = needs_zero_clusters || self.image.header.snapshot_count != 0;
+        if entries * 8 > MAX_L1_BYTES || (needs_version_3 && geometry.version < 3) {
             return Err(Failure {
                 errno: 95,
                 ..Failure::new(error_kind::JOB, self.image.layer, "Operation not supported")
@@ -50,9 +51,14 @@ impl Qcow2Target {
             self.write_size(storage, old_size_bytes)?;
         }
         self.image.header.virtual_size_bytes = size_bytes;
-        // Old bytes in the last cluster, and whatever lies below, must be hidden before the new size shows them.
-        let cluster_end = geometry.clusters_for(old_size_bytes) << geometry.cluster_bits;
-        let hidden_end = shows_through.max(cluster_end.min(size_bytes));
+        // What lies below must be hidden before the new size shows it, and so must old bytes in the last cluster.
+        let hidden_end = if shows_through > old_size_bytes {
+            shows_through.next_multiple_of(geometry.cluster_size_bytes()).min(size_bytes)
+        } else if self.holds_bytes(storage, old_size_bytes, cluster_end.min(size_bytes))? {
+            cluster_end.min(size_bytes)
+        } else {
+            old_size_bytes
+        };
         let mut start = old_size_bytes;
         while start < hidden_end {
             let window = self.window_bytes();
@@ -68,7 +74,7 @@ impl Qcow2Target {
             start = end;
         }
         self.make_visible(storage)?;
-        self.lengthen_data_file(storage, size_bytes)?;
+        self.fit_data_file(storage, size_bytes)?;
         if let Some(longer) = &longer_bitmaps {
             self.suspend_bitmaps(storage, longer)?;
         }
@@ -76,14 +82,40 @@ impl Qcow2Target {
         longer_bitmaps.map_or(Ok(()), |longer| self.resume_bitmaps(storage, longer))
     }
 
-    /// Makes an external data file as long as the disk: it may be the disk to others, byte for byte.
-    fn lengthen_data_file(&self, storage: &mut dyn Storage, size_bytes: u64) -> Result<()> {
+    /// Makes an external data file exactly as long as the disk: it may be the disk to others, byte for byte. Where it was longer, no disk
+    /// of either size shows that part.
+    fn fit_data_file(&self, storage: &mut dyn Storage, size_bytes: u64) -> Result<()> {
         let device = self.image.data_device;
-        if device == self.image.device || storage.length_bytes(device) >= size_bytes {
+        if device == self.image.device || storage.length_bytes(device) == size_bytes {
             return Ok(());
         }
         storage.resize(device, size_bytes).map_err(|error| self.storage_failure(error))?;
         storage.flush(device).map_err(|error| self.storage_failure(error))
+    }
+
+    /// Whether the image itself holds bytes in a range within one cluster that are not zero.
+    fn holds_bytes(&mut self, storage: &mut dyn Storage, start: u64, end: u64) -> Result<bool> {
+        let mut own = Vec::new();
+        self.image.map(storage, start, end, &mut own)?;
+        for piece in own {
+            let bytes = match piece.source {
+                Source::Absent | Source::Zero => continue,
+                Source::Data { device, host_offset } => {
+                    read_vec(storage, self.image.layer, DeviceId(device), host_offset, piece.length_bytes)?
+                }
+                Source::Compressed(source) => {
+                    let from = to_index(source.offset_in_cluster);
+                    let mut bytes = unpack::cluster(storage, self.image.layer, &source)?;
+                    bytes.drain(..from);
+                    bytes.truncate(to_index(piece.length_bytes));
+                    bytes
+                }
+            };
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Copies the L1 table to a place where it can be `count` entries long. The header does not name it yet.
@@ -94,13 +126,13 @@ impl Qcow2Target {
         let clusters = geometry.clusters_for(u64::from(count) * 8);
         let first = self.allocator.append(storage, &mut self.refcounts, clusters)?;
         self.image.l1.resize(to_index(u64::from(count)), L1Entry(0));
-        let mut bytes: Vec<u8> = self.image.l1.iter().flat_map(|entry| entry.0.to_be_bytes()).collect();
-        bytes.resize(to_index(clusters << geometry.cluster_bits), 0);
+        let bytes: Vec<u8> = self.image.l1.iter().flat_map(|entry| entry.0.to_be_bytes()).collect();
         self.image.header.l1_offset = first << geometry.cluster_bits;
         self.image.header.l1_entries = count;
         storage
             .write(self.image.device, self.image.header.l1_offset, &bytes)
             .map_err(|error| self.storage_failure(error))?;
+        self.note_end(self.image.header.l1_offset + bytes.len() as u64);
         self.make_owned(storage)?;
         self.releases.extend(old_first..old_first + old_clusters);
         Ok(())

@@ -28,19 +28,27 @@ pub(super) struct PackedEnd {
 }
 
 impl Qcow2Target {
-    /// Gives a guest cluster its packed bytes, which are fewer than a cluster has; tells whether there was a place for
-    /// them. As with [`crate::target::Target::put`], tables do not show them before they are durable.
+    /// Whether the image can have compressed clusters at all.
     ///
     /// # Errors
-    /// If a device refuses, or the image cannot have compressed clusters at all.
-    pub(crate) fn put_packed(&mut self, storage: &mut dyn Storage, cluster: u64, packed: &[u8]) -> Result<bool> {
-        let geometry = self.image.geometry;
-        if geometry.external_data {
+    /// If its data lies in an external file.
+    pub(crate) fn check_packing(&self) -> Result<()> {
+        if self.image.geometry.external_data {
             return Err(Failure {
                 errno: ENOTSUP,
                 ..Failure::new(error_kind::STORAGE, self.image.layer, "Operation not supported")
             });
         }
+        Ok(())
+    }
+
+    /// Gives a guest cluster its packed bytes, which are fewer than a cluster has; tells whether there was a place for
+    /// them. As with [`crate::target::Target::put`], tables do not show them before they are durable.
+    ///
+    /// # Errors
+    /// If a device refuses.
+    pub(crate) fn put_packed(&mut self, storage: &mut dyn Storage, cluster: u64, packed: &[u8]) -> Result<bool> {
+        let geometry = self.image.geometry;
         let length = packed.len() as u64;
         // Asked before anything is allocated: the next place may be no lower than the end of the image.
         let highest = (self.allocator.end() + 2) << geometry.cluster_bits;
@@ -53,6 +61,7 @@ impl Qcow2Target {
         }
         self.packed_end.waiting.extend_from_slice(packed);
         self.packed_end.offset = offset + length;
+        self.note_end(offset + length);
         let Some(entry) = L2Entry::compressed(&geometry, offset, length) else { return Ok(false) };
         self.replace(storage, cluster, entry)?;
         Ok(true)
@@ -89,12 +98,5 @@ impl Qcow2Target {
             written.map_err(|error| self.storage_failure(error))?;
         }
         Ok(())
-    }
-
-    /// How long the file has to be: up to the last cluster's end, unless that one is packed and open.
-    pub(super) fn needed_end_bytes(&self) -> u64 {
-        let end = self.allocator.end() << self.image.geometry.cluster_bits;
-        let packed = self.packed_end.offset;
-        if packed.next_multiple_of(self.image.geometry.cluster_size_bytes()) == end { packed } else { end }
     }
 }

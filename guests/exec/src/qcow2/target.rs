@@ -44,6 +44,8 @@ pub struct Qcow2Target {
     pub(super) bitmaps: Vec<EnabledBitmap>,
     /// Where the next packed cluster goes.
     pub(super) packed_end: PackedEnd,
+    /// Behind the last host byte that any write of data or of an L1 table needs.
+    written_end_bytes: u64,
     has_backing: bool,
 }
 
@@ -76,6 +78,7 @@ impl Qcow2Target {
             releases: Vec::new(),
             bitmaps: Vec::new(),
             packed_end: PackedEnd::default(),
+            written_end_bytes: 0,
             has_backing,
         };
         target.load_bitmaps(storage)?;
@@ -97,6 +100,18 @@ impl Qcow2Target {
             Ok(())
         })?;
         Ok(clusters)
+    }
+
+    /// Host bytes before `end_bytes` are needed.
+    pub(super) fn note_end(&mut self, end_bytes: u64) {
+        self.written_end_bytes = self.written_end_bytes.max(end_bytes);
+    }
+
+    /// How long the file has to be: up to the last cluster's end, unless that one holds something shorter.
+    fn needed_end_bytes(&self) -> u64 {
+        let end = self.allocator.end() << self.image.geometry.cluster_bits;
+        let written = self.written_end_bytes;
+        if written.next_multiple_of(self.image.geometry.cluster_size_bytes()) == end { written } else { end }
     }
 
     pub(super) fn storage_failure(&self, error: crate::StorageError) -> Failure {
@@ -154,7 +169,11 @@ impl Qcow2Target {
             Step::Write { cluster, place, pieces, entry } => {
                 let (host_offset, is_fresh) = match place {
                     Place::Existing(offset) => (*offset, false),
-                    Place::New => self.new_host(storage, *cluster)?,
+                    Place::New => {
+                        // The table first, as in qemu-img: a file that ends with data may end within the cluster.
+                        self.own_l2_table(storage, *cluster << self.image.geometry.cluster_bits)?;
+                        self.new_host(storage, *cluster)?
+                    }
                 };
                 self.fill(storage, below, *cluster, host_offset, is_fresh, pieces)?;
                 self.replace(storage, *cluster, entry.moved_to(host_offset))
@@ -183,6 +202,14 @@ impl Qcow2Target {
         pieces: &[Extent],
     ) -> Result<()> {
         let start = cluster << self.image.geometry.cluster_bits;
+        if let Some(last) = pieces.last().filter(|_| !self.image.geometry.external_data) {
+            let end = if self.image.geometry.extended_l2 {
+                last.end().next_multiple_of(self.image.geometry.subcluster_size_bytes())
+            } else {
+                start + self.image.geometry.cluster_size_bytes()
+            };
+            self.note_end(host_offset + (end - start));
+        }
         for piece in pieces {
             let resolved = match piece.source {
                 Source::Absent => self.current_view(storage, below, piece.guest_offset, piece.end())?,

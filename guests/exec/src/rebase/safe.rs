@@ -137,6 +137,9 @@ impl Work {
         if received.plain.is_empty() && received.packed.is_empty() {
             return Ok(());
         }
+        if !received.packed.is_empty() {
+            self.overlay.check_packing()?;
+        }
         self.count(&received);
         self.overlay.announce(storage, &received.plain)?;
         for pieces in &received.packed {

@@ -57,11 +57,17 @@ pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Re
     let mut progress = Progress::start(shown, ProgressWish::listen()).in_steps_of(STEP_PERCENT);
     let cache = cache_mode(arguments.cache.as_deref(), "cache")?;
     let backing_cache = cache_mode(arguments.backing_cache.as_deref(), "source cache")?;
-    let mut rebase = Rebase::open(file, arguments, sandbox)?;
-    rebase.use_caches(cache, backing_cache)?;
     let pace = Pace { flushing: cache.flushing, bytes_per_second };
-    let report = rebase.carry_out(pace, &mut progress, sandbox)?;
-    progress.finish();
+    let done = Rebase::open(file, arguments, sandbox).and_then(|mut rebase| {
+        rebase.use_caches(cache, backing_cache)?;
+        let report = rebase.carry_out(pace, &mut progress, sandbox)?;
+        Ok((rebase, report))
+    });
+    if matches!(done, Ok(_) | Err(Failure::Rebase(RebaseFailure::Header { .. }))) {
+        // Changing the header is the last step: whoever reads the progress has seen everything else done by then.
+        progress.finish();
+    }
+    let (rebase, report) = done?;
     match form {
         Form::Json if !arguments.quiet => print(rebase.as_json(&report).as_bytes()),
         _ => Ok(()),
