@@ -29,6 +29,7 @@ pin! {
     report::CommitReport::SIZE_BYTES => 24, "the host reads the report by these offsets";
     report::RebaseReport::SIZE_BYTES => 16, "the host reads the report by these offsets";
     report::InfoReport::SIZE_BYTES => 4 * 4 + 3 * 8 + 4 * 4 + 2 * 1024 + 16, "the payload starts right behind it";
+    report::RepairItem::SIZE_BYTES => 32, "the host cuts the payload by this";
     report::PayloadItem::SIZE_BYTES => 8, "the host walks the payload by these offsets";
     report::SnapshotItem::SIZE_BYTES => 40, "the host walks the payload by these offsets";
     report::BitmapItem::SIZE_BYTES => 16, "the host walks the payload by these offsets";
@@ -61,6 +62,10 @@ pin! {
     job::device_flag::WRITABLE => 1, "the guest must know which devices refuse writes";
     job::rebase_flag::UNSAFE => 1, "a safe rebase taken for an unsafe one loses data";
     job::rebase_flag::COMPRESS => 2, "the host says what the user wants by this number";
+    report::repair_kind::REFCOUNT => 1, "the host words what was corrected by this number";
+    report::repair_kind::L1_FLAG => 2, "the host words what was corrected by this number";
+    report::repair_kind::L2_FLAG => 3, "the host words what was corrected by this number";
+    report::repair_kind::MORE => 4, "the host words what was corrected by this number";
     job::format::PROBE => 0, "formats are numbers on both sides";
     job::format::RAW => 1, "formats are numbers on both sides";
     job::format::QCOW2 => 2, "formats are numbers on both sides";

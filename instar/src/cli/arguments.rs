@@ -87,7 +87,7 @@ pub struct CommitArguments {
     /// Refuse if another image in DIR is based on the base; can be given more than once
     #[arg(long = "check-siblings", value_name = "DIR", allow_hyphen_values = true, action = ArgAction::Append)]
     pub sibling_directories: Vec<PathBuf>,
-    /// Go on where --check-siblings or --delete-overlay would refuse
+    /// Go on where --check-siblings, --delete-overlay or a base that only looks raw would be a reason to refuse
     #[arg(long = "force")]
     pub force: bool,
     /// Show progress: a bar on a terminal, otherwise a percentage

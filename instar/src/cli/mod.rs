@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod rate;
 mod rebase;
+mod repairs;
 mod sandbox;
 mod secret;
 mod usage;

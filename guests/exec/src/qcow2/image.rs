@@ -47,10 +47,24 @@ impl Image {
         access: Access,
     ) -> Result<Self> {
         let header = read_header(storage, layer, device, access)?;
-        let geometry = header.geometry();
         if header.has_external_data_file() && data_device.is_none() {
             return Err(Failure::new(error_kind::OPEN, layer, "'data-file' is required for this image"));
         }
+        Self::with_header(storage, layer, device, data_device, header)
+    }
+
+    /// The image with this header, whose data may be out of reach.
+    ///
+    /// # Errors
+    /// If the L1 table cannot be read.
+    pub(super) fn with_header(
+        storage: &mut dyn Storage,
+        layer: u32,
+        device: DeviceId,
+        data_device: Option<DeviceId>,
+        header: Header,
+    ) -> Result<Self> {
+        let geometry = header.geometry();
         let data_device = data_device.unwrap_or(device);
         let l1 = read_l1(storage, layer, device, header.l1_offset, header.l1_entries)?;
         check_l1(layer, &geometry, storage.length_bytes(device), &l1)?;

@@ -23,6 +23,7 @@ use super::operand::{OpenOperand, gate_options, one_file, open};
 use super::output::{Form, print};
 use super::progress::{Progress, ProgressWish};
 use super::rate;
+use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
 use crate::devices::Flushing;
@@ -194,6 +195,7 @@ impl<'a> Rebase<'a> {
         let answer = sandbox
             .run(operation::REBASE, &devices, &job, memory_bytes(layers), Some(&mut on_progress))
             .map_err(|error| Failure::Sandbox { image: self.image(0), error })?;
+        repairs::tell(layers, &answer.payload);
         if let Some(error) = answer.error() {
             return Err(self.failure(error));
         }
