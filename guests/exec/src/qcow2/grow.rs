@@ -79,7 +79,7 @@ impl Qcow2Target {
     /// Makes an external data file as long as the disk: it may be the disk to others, byte for byte.
     fn lengthen_data_file(&self, storage: &mut dyn Storage, size_bytes: u64) -> Result<()> {
         let device = self.image.data_device;
-        if device == self.image.device || storage.length_bytes(device) >= size_bytes {
+        if !self.image.geometry.external_data || storage.length_bytes(device) >= size_bytes {
             return Ok(());
         }
         storage.resize(device, size_bytes).map_err(|error| self.storage_failure(error))?;
