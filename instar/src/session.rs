@@ -157,6 +157,8 @@ impl<'a> Session<'a> {
         })?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
         let report = Report::read(area, self.program.report_bytes);
+        // The machine may live on for a while, and there may be secrets in its job.
+        vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
         if self.jail.is_some() {
             std::mem::forget(vm);
             return report;

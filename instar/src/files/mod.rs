@@ -6,6 +6,7 @@ mod base;
 pub mod chain;
 pub mod driver;
 mod error;
+mod keys;
 pub mod locks;
 mod name;
 mod open;
@@ -17,8 +18,9 @@ mod walk;
 
 pub use base::find_base;
 pub use error::{Cause, OpenError, system_text};
+pub use keys::{ImageKeys, LayerKey};
 pub use name::{Location, Origin};
 pub use open::{Access, FileFacts, ImageFile, open_again_for_reading, open_operand};
-pub use options::{Operand, OperandError};
+pub use options::{Operand, OperandError, parse_option_pairs};
 pub use removal::Removal;
 pub use siblings::{Siblings, find_siblings};
