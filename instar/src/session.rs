@@ -70,6 +70,22 @@ impl<'a> DeviceFile<'a> {
     }
 }
 
+/// What can take the virtual machine's place: carries out a guest program's job on open files.
+pub trait Guest {
+    /// Carries out a job of [`instar_abi::job::operation`] and gives the bytes of the report area: as many as were written.
+    /// `progress` is told bytes done and bytes in total.
+    ///
+    /// # Errors
+    /// Every way to end without an answer.
+    fn run(
+        &mut self,
+        job_operation: u32,
+        devices: &[DeviceFile<'_>],
+        job: &[u8],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<u8>, VmError>;
+}
+
 /// Everything that one run needs.
 pub struct Session<'a> {
     /// KVM.
@@ -138,7 +154,8 @@ impl<'a> Session<'a> {
         vm.run(&mut bus, self.limit, &mut |ram| {
             meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
         })?;
-        let report = Report::read(vm.ram(), self.program.report_bytes);
+        let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
+        let report = Report::read(area, self.program.report_bytes);
         // The kernel takes its time to take a machine apart, and the next session need not wait for that. Without a thread
         // it happens here: a closure that is not run is dropped, and the machine with it.
         drop(std::thread::Builder::new().spawn(move || drop(vm)));
@@ -191,9 +208,24 @@ pub struct Report {
 }
 
 impl Report {
-    fn read(ram: &GuestRam, report_bytes: usize) -> Result<Self, VmError> {
+    /// Reads the report of `program` in a report area, of which the rest is zero.
+    ///
+    /// # Errors
+    /// If it is none, or its lengths are not right.
+    pub fn in_area(area: &[u8], program: GuestProgram<'_>) -> Result<Self, VmError> {
+        let read = |offset: u64, bytes: &mut [u8]| {
+            let rest = usize::try_from(offset).ok().and_then(|offset| area.get(offset..)).unwrap_or_default();
+            let count = rest.len().min(bytes.len());
+            bytes[..count].copy_from_slice(&rest[..count]);
+            Ok(())
+        };
+        Self::read(read, program.report_bytes)
+    }
+
+    /// `area` reads from an offset in the report area.
+    fn read(area: impl Fn(u64, &mut [u8]) -> Result<(), VmError>, report_bytes: usize) -> Result<Self, VmError> {
         let mut bytes = vec![0; ReportHeader::SIZE_BYTES];
-        ram.read_low(REPORT_START, &mut bytes)?;
+        area(0, &mut bytes)?;
         let header = ReportHeader::get(&bytes);
         let lie = |finding: String| Err(VmError::Report(finding));
         if header.magic != REPORT_MAGIC {
@@ -210,7 +242,7 @@ impl Report {
             return lie(format!("a payload of {} bytes", header.payload_length_bytes));
         }
         let mut body = vec![0; length];
-        ram.read_low(REPORT_START + ReportHeader::SIZE_BYTES as u64, &mut body)?;
+        area(ReportHeader::SIZE_BYTES as u64, &mut body)?;
         Ok(Self { header, body, payload_start: report_bytes })
     }
 

@@ -8,7 +8,7 @@ use super::raw::Raw;
 use super::vdi::Vdi;
 use super::vhdx::Vhdx;
 use super::vmdk::Vmdk;
-use super::{ImageError, Kind, Layer, Source, bad};
+use super::{Files, ImageError, Kind, Layer, OnDisk, bad};
 use std::path::{Path, PathBuf};
 
 /// More layers than this are a loop.
@@ -38,8 +38,8 @@ pub struct Chain {
 }
 
 /// Opens one file; without a format it is probed.
-fn open_layer(path: &Path, format: Option<&str>) -> Result<Box<dyn Layer>, ImageError> {
-    let source = Source::open(path)?;
+fn open_layer(files: &dyn Files, path: &Path, format: Option<&str>) -> Result<Box<dyn Layer>, ImageError> {
+    let source = files.open(path)?;
     let format = match format {
         Some(format) => format,
         None => match source.bytes(0, 4)?.as_slice() {
@@ -54,7 +54,7 @@ fn open_layer(path: &Path, format: Option<&str>) -> Result<Box<dyn Layer>, Image
         },
     };
     Ok(match format {
-        "qcow2" => Box::new(Qcow2::open(path)?),
+        "qcow2" => Box::new(Qcow2::open(files, path)?),
         "qcow" => Box::new(Qcow1::open(source)?),
         "raw" => Box::new(Raw(source)),
         "vmdk" => Box::new(Vmdk::open(source)?),
@@ -85,6 +85,11 @@ pub fn resolve_name(file: &Path, name: &str) -> Result<PathBuf, ImageError> {
 impl Chain {
     /// Opens `path` as `format` with all backing files.
     pub fn open(path: &Path, format: Option<&str>) -> Result<Self, ImageError> {
+        Self::open_in(&OnDisk, path, format)
+    }
+
+    /// As [`Chain::open`], with every file looked up in `among`.
+    pub fn open_in(among: &dyn Files, path: &Path, format: Option<&str>) -> Result<Self, ImageError> {
         let mut layers: Vec<Box<dyn Layer>> = Vec::new();
         let mut files = Vec::new();
         let mut next = Some((path.to_path_buf(), format.map(str::to_owned)));
@@ -92,7 +97,7 @@ impl Chain {
             if layers.len() == MAX_DEPTH {
                 return bad("the backing chain does not end");
             }
-            let layer = open_layer(&path, format.as_deref())
+            let layer = open_layer(among, &path, format.as_deref())
                 .map_err(|error| ImageError(format!("{}: {error}", path.display())))?;
             if let Some(backing) = layer.backing() {
                 next = Some((resolve_name(&path, &backing.name)?, backing.format.clone()));

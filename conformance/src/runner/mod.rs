@@ -1,9 +1,14 @@
 //! Runs a program on an unpacked fixture and captures everything that it did.
+//!
+//! The product runs in two ways that must give the same verdicts: as the built program, and in this process. Only the latter,
+//! and the crash harness that is built on it, know the product's crates.
 
+pub mod inprocess;
 mod process;
 mod product;
 mod qemu_img;
 
+pub use inprocess::InProcess;
 pub use process::{RunOutput, run};
 pub use product::Product;
 pub use qemu_img::QemuImg;

@@ -19,6 +19,7 @@ pub mod qcow2;
 pub mod qed;
 pub mod raw;
 pub mod rebase;
+pub mod recording;
 pub mod report;
 pub mod storage;
 pub mod target;

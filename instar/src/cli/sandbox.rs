@@ -9,7 +9,7 @@ use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
 use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, system_text};
-use crate::session::{GuestProgram, Session};
+use crate::session::{Guest, GuestProgram, Report, Session};
 use crate::vm::{Hypervisor, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
@@ -32,6 +32,16 @@ pub(super) struct Reported {
     pub(super) layer: usize,
     /// The guest's text, or the system's words for the error number where there is none.
     pub(super) text: Vec<u8>,
+}
+
+impl From<Report> for Answer {
+    fn from(report: Report) -> Self {
+        Self {
+            header: report.header().clone(),
+            operation: report.operation().to_vec(),
+            payload: report.payload().to_vec(),
+        }
+    }
 }
 
 impl Answer {
@@ -111,11 +121,26 @@ impl Sandbox for KvmSandbox {
             ..Session::new(hypervisor, program, devices.files(), job)
         };
         let report = session.run()?;
-        Ok(Answer {
-            header: report.header().clone(),
-            operation: report.operation().to_vec(),
-            payload: report.payload().to_vec(),
-        })
+        Ok(Answer::from(report))
+    }
+}
+
+/// Something else in the sandbox's place. Its report is as hostile as the sandbox's.
+pub(super) struct StandIn<'a>(pub(super) &'a mut dyn Guest);
+
+impl Sandbox for StandIn<'_> {
+    fn run(
+        &mut self,
+        job_operation: u32,
+        devices: &Devices<'_>,
+        job: &[u8],
+        _memory_bytes: u64,
+        progress: Option<OnProgress<'_>>,
+    ) -> Result<Answer, VmError> {
+        let program = GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))?;
+        let mut nobody = |_, _| {};
+        let area = self.0.run(job_operation, devices.files(), job, progress.unwrap_or(&mut nobody))?;
+        Report::in_area(&area, program).map(Answer::from)
     }
 }
 

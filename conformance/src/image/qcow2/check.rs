@@ -3,7 +3,7 @@
 //! What it cannot see: whether the data is right; guest-visible overlap of two clusters shows only as a refcount that is too low.
 
 use super::super::bytes::{be32, be64};
-use super::super::{ImageError, bad};
+use super::super::{Files, ImageError, OnDisk, bad};
 use super::entries::{Cluster, L2Entry, OFFSET_MASK};
 use super::header::EXTERNAL_DATA;
 use super::refcounts::{Demanded, Stored};
@@ -42,7 +42,12 @@ impl CheckResult {
 
 /// Checks the qcow2 file at `path`.
 pub fn check(path: &Path) -> Result<CheckResult, ImageError> {
-    let image = Qcow2::open(path)?;
+    check_in(&OnDisk, path)
+}
+
+/// As [`check`], with every file looked up in `among`.
+pub fn check_in(among: &dyn Files, path: &Path) -> Result<CheckResult, ImageError> {
+    let image = Qcow2::open(among, path)?;
     let mut result = CheckResult::default();
     let stored = Stored::read(&image.source, &image.header)?;
     let mut demanded = Demanded::new(&image.header, &image.source);

@@ -5,9 +5,9 @@ mod entries;
 pub(crate) mod header;
 mod refcounts;
 
-pub use check::{CheckResult, check};
+pub use check::{CheckResult, check, check_in};
 
-use super::{Backing, Extent, ImageError, Kind, Layer, Source, bad};
+use super::{Backing, Extent, Files, ImageError, Kind, Layer, Source, bad};
 use entries::{Cluster, L2Entry};
 use header::Header;
 use std::cell::RefCell;
@@ -29,8 +29,8 @@ pub struct Qcow2 {
 
 impl Qcow2 {
     /// Opens the image and its external data file.
-    pub fn open(path: &Path) -> Result<Self, ImageError> {
-        let source = Source::open(path)?;
+    pub fn open(among: &dyn Files, path: &Path) -> Result<Self, ImageError> {
+        let source = among.open(path)?;
         let header = Header::read(&source)?;
         let needed =
             header.size.div_ceil(header.cluster_size()).div_ceil(header.cluster_size() / header.l2_entry_size());
@@ -40,7 +40,7 @@ impl Qcow2 {
         let l1 = source.bytes(header.l1_offset, u64::from(header.l1_size) * 8)?;
         let l1 = l1.chunks_exact(8).map(|entry| super::bytes::be64(entry, 0)).collect();
         let data = match &header.data_file {
-            Some(name) => Some(Source::open(&path.parent().unwrap_or(Path::new("")).join(name))?),
+            Some(name) => Some(among.open(&path.parent().unwrap_or(Path::new("")).join(name))?),
             None => None,
         };
         Ok(Self { source, header, l1, data, l2_cache: RefCell::default(), inflated: RefCell::default() })
