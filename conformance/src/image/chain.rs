@@ -8,7 +8,7 @@ use super::raw::Raw;
 use super::vdi::Vdi;
 use super::vhdx::Vhdx;
 use super::vmdk::Vmdk;
-use super::{Files, ImageError, Kind, Layer, OnDisk, bad};
+use super::{Backing, Files, ImageError, Kind, Layer, OnDisk, bad};
 use std::path::{Path, PathBuf};
 
 /// More layers than this are a loop.
@@ -121,6 +121,11 @@ impl Chain {
     /// The external data file of the top file, as recorded.
     pub fn top_data_file(&self) -> Option<&str> {
         self.layers[0].data_file()
+    }
+
+    /// The backing file that the top file names.
+    pub fn top_backing(&self) -> Option<&Backing> {
+        self.layers[0].backing()
     }
 
     /// Whether the imago crate can read the whole chain.

@@ -27,6 +27,10 @@ pub trait Program: Sync {
     fn run_case(&self, case: &Case, folder: &Path) -> io::Result<RunOutput>;
     /// Asks for the info JSON of one file, as version `version` prints it.
     fn info(&self, version: &str, folder: &Path, file: &str) -> io::Result<RunOutput>;
+    /// Whether installed versions of qemu-img are asked about what it left, which takes longer than everything else.
+    fn is_shown_to_qemu_img(&self) -> bool {
+        true
+    }
     /// A command line that shows the same run by hand.
     fn describe(&self, case: &Case) -> String;
 }

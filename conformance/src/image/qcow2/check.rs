@@ -5,7 +5,7 @@
 use super::super::bytes::{be32, be64};
 use super::super::{Files, ImageError, OnDisk, bad};
 use super::entries::{Cluster, L2Entry, OFFSET_MASK};
-use super::header::EXTERNAL_DATA;
+use super::header::{DIRTY, EXTERNAL_DATA};
 use super::refcounts::{Demanded, Stored};
 use super::{Qcow2, entries};
 use std::path::Path;
@@ -21,6 +21,10 @@ const MAX_SNAPSHOTS: u32 = 65536;
 pub struct CheckResult {
     /// References that are wrong, refcounts that are too low, COPIED flags that lie.
     pub corruptions: u64,
+    /// Those of them that are about refcounts alone, which mean nothing in an image that is marked dirty.
+    pub of_refcounts: u64,
+    /// The image is marked dirty.
+    pub is_dirty: bool,
     /// Clusters with a refcount that is too high.
     pub leaks: u64,
     /// One line each, at most 20.
@@ -31,6 +35,11 @@ impl CheckResult {
     fn corrupt(&mut self, note: impl FnOnce() -> String) {
         self.corruptions += 1;
         self.note(note);
+    }
+
+    fn wrong_refcount(&mut self, note: impl FnOnce() -> String) {
+        self.of_refcounts += 1;
+        self.corrupt(note);
     }
 
     fn note(&mut self, note: impl FnOnce() -> String) {
@@ -48,7 +57,7 @@ pub fn check(path: &Path) -> Result<CheckResult, ImageError> {
 /// As [`check`], with every file looked up in `among`.
 pub fn check_in(among: &dyn Files, path: &Path) -> Result<CheckResult, ImageError> {
     let image = Qcow2::open(among, path)?;
-    let mut result = CheckResult::default();
+    let mut result = CheckResult { is_dirty: image.header.incompatible & DIRTY != 0, ..CheckResult::default() };
     let stored = Stored::read(&image.source, &image.header)?;
     let mut demanded = Demanded::new(&image.header, &image.source);
     let header = &image.header;
@@ -62,6 +71,7 @@ pub fn check_in(among: &dyn Files, path: &Path) -> Result<CheckResult, ImageErro
         demanded.add(*block, size);
     }
     result.corruptions += stored.bad_blocks + demanded.wild;
+    result.of_refcounts += stored.bad_blocks;
     if stored.bad_blocks + demanded.wild > 0 {
         result.note(|| format!("{} wild references", stored.bad_blocks + demanded.wild));
     }
@@ -77,7 +87,7 @@ pub fn check_in(among: &dyn Files, path: &Path) -> Result<CheckResult, ImageErro
             result.leaks += 1;
             result.note(|| format!("cluster {cluster} leaked: refcount {have}, references {need}"));
         } else if have < need {
-            result.corrupt(|| format!("cluster {cluster}: refcount {have}, references {need}"));
+            result.wrong_refcount(|| format!("cluster {cluster}: refcount {have}, references {need}"));
         }
     }
     Ok(result)
@@ -163,7 +173,7 @@ fn walk_entry(
 fn copied_flag(raw: u64, offset: u64, size: u64, stored: &Stored, result: &mut CheckResult, what: &str) {
     let refcount = stored.counts.get(&(offset / size)).copied().unwrap_or(0);
     if (refcount == 1) != (raw & entries::COPIED != 0) {
-        result.corrupt(|| format!("{what} for {offset:#x}: COPIED flag does not fit refcount {refcount}"));
+        result.wrong_refcount(|| format!("{what} for {offset:#x}: COPIED flag does not fit refcount {refcount}"));
     }
 }
 

@@ -39,6 +39,11 @@ impl Program for InProcess {
         run_command("info", &arguments.map(ToString::to_string).collect::<Vec<_>>(), folder, &mut Direct)
     }
 
+    fn is_shown_to_qemu_img(&self) -> bool {
+        // It is shown what the built program leaves, which is the same.
+        false
+    }
+
     fn describe(&self, case: &Case) -> String {
         format!("cargo test -p conformance --test inprocess_matrix -- --exact {}", case.name)
     }

@@ -1,0 +1,41 @@
+//! Tries the states that crashes can leave: `crash [--samples N] [--exhaustive N] [--seed N] [FILTER]`. Without options, what the nightly
+//! run does. Ends with status 1 if a state fails.
+
+use conformance::crash::{Effort, try_all};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut effort = Effort { exhaustive_requests: 12, samples: 2000, seed: 1 };
+    let mut filter = String::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut number = || arguments.next().and_then(|value| value.parse::<u64>().ok());
+        let known = match argument.as_str() {
+            "--samples" => number().map(|value| effort.samples = value),
+            "--exhaustive" => number().map(|value| effort.exhaustive_requests = usize::try_from(value.min(20)).unwrap_or(20)),
+            "--seed" => number().map(|value| effort.seed = value),
+            option if option.starts_with('-') => None,
+            name => {
+                name.clone_into(&mut filter);
+                Some(())
+            }
+        };
+        if known.is_none() {
+            eprintln!("usage: crash [--samples N] [--exhaustive N] [--seed N] [FILTER]");
+            return ExitCode::FAILURE;
+        }
+    }
+    let seen = |name: &str, tally: &conformance::crash::Tally| {
+        eprintln!("{name}: {} states, {} failed", tally.states(), tally.failures.len());
+    };
+    match try_all(&filter, &effort, &seen) {
+        Ok(tally) => {
+            println!("{tally}");
+            if tally.failures.is_empty() && tally.cases > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
