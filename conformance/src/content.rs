@@ -4,6 +4,8 @@ use crate::digest::BLOCK;
 use crate::image::{Chain, ImageError, Kind, MAX_PIECES};
 use std::collections::BTreeMap;
 
+static ZEROS: [u8; 65536] = [0; 65536];
+
 /// The blocks of a disk that are not all zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
@@ -33,7 +35,7 @@ impl Content {
             let count = usize::try_from(BLOCK.min(size_bytes - start)).expect("64 KiB fit");
             let mut block = vec![0; count];
             chain.read(start, &mut block)?;
-            if block.iter().any(|byte| *byte != 0) {
+            if block != ZEROS[..count] {
                 content.blocks.insert(start / BLOCK, block);
             }
             start += BLOCK;

@@ -67,6 +67,9 @@ pub struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// Reads the files of a trace before and after.
     pub fn new(trace: &'a Trace) -> Self {
+        // What the data file of an overlay holds that nothing refers to is a leak.
+        let own_data = Chain::open_in(&InMemory(&trace.before), &trace.overlay, format(&trace.overlay));
+        let own_data = own_data.ok().and_then(|chain| Some(trace.overlay.with_file_name(chain.top_data_file()?)));
         let changed = || trace.run.changed_files().chain([&trace.overlay]);
         let qcow2 = changed().filter(|name| format(name) == Some("qcow2"));
         Self {
@@ -75,7 +78,7 @@ impl<'a> Judge<'a> {
             backing_before: backing(&trace.before, &trace.overlay),
             backing_after: backing(&trace.after, &trace.overlay),
             after: changed()
-                .filter(|name| trace.after.contains_key(*name))
+                .filter(|name| trace.after.contains_key(*name) && own_data.as_ref() != Some(name))
                 .map(|name| (name, content(&trace.after, name)))
                 .collect(),
             corruptions_before: qcow2

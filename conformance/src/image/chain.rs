@@ -8,7 +8,8 @@ use super::raw::Raw;
 use super::vdi::Vdi;
 use super::vhdx::Vhdx;
 use super::vmdk::Vmdk;
-use super::{Backing, Files, ImageError, Kind, Layer, OnDisk, bad};
+use super::{Backing, Extent, Files, ImageError, Kind, Layer, OnDisk, bad};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 /// More layers than this are a loop.
@@ -35,6 +36,8 @@ pub struct Piece {
 pub struct Chain {
     layers: Vec<Box<dyn Layer>>,
     files: Vec<PathBuf>,
+    /// The extent of each layer that was found last, and where it starts: layers are walked from front to back.
+    recent: RefCell<Vec<Option<(u64, Extent)>>>,
 }
 
 /// Opens one file; without a format it is probed.
@@ -105,7 +108,8 @@ impl Chain {
             layers.push(layer);
             files.push(path);
         }
-        Ok(Self { layers, files })
+        let recent = RefCell::new(vec![None; layers.len()]);
+        Ok(Self { layers, files, recent })
     }
 
     /// Size in bytes that a guest sees.
@@ -155,7 +159,7 @@ impl Chain {
             {
                 return bad("the parent's content identifier does not match");
             }
-            let extent = layer.extent_at(start)?;
+            let extent = self.extent_at(depth, start)?;
             if extent.length == 0 {
                 return bad("empty extent");
             }
@@ -165,6 +169,18 @@ impl Chain {
             }
         }
         Ok(Piece { start, length, depth: self.layers.len() - 1, kind: Kind::Absent })
+    }
+
+    fn extent_at(&self, depth: usize, start: u64) -> Result<Extent, ImageError> {
+        let recent = &mut self.recent.borrow_mut()[depth];
+        if let Some((first, extent)) = recent
+            && (*first..*first + extent.length).contains(&start)
+        {
+            return Ok(Extent { length: *first + extent.length - start, kind: extent.kind });
+        }
+        let extent = self.layers[depth].extent_at(start)?;
+        *recent = Some((start, extent));
+        Ok(extent)
     }
 
     /// Reads guest bytes; all of them must lie inside of the image.

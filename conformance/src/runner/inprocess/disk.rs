@@ -79,7 +79,7 @@ impl Disk {
             let count = (PAGE_BYTES - inside).min(index_of(end - at));
             let part = &bytes[index_of(at - offset)..][..count];
             match self.pages.get_mut(&index) {
-                None if part.iter().all(|byte| *byte == 0) => {}
+                None if *part == [0; PAGE_BYTES][..count] => {}
                 None => {
                     let mut page = [0; PAGE_BYTES];
                     page[inside..inside + count].copy_from_slice(part);

@@ -46,7 +46,11 @@ impl Emptier {
             || header.has_external_data_file();
         match plan_empty_qcow2(&image.geometry, header.l1_offset, header.l1_entries, holds_more) {
             Some(layout) => Ok(Self(Method::Rebuild(Box::new(image), layout))),
-            None => Ok(Self(Method::Discard(Box::new(Qcow2Target::new(storage, image, true)?)))),
+            None => {
+                let mut target = Qcow2Target::new(storage, image, true)?;
+                target.clears_data_last = true;
+                Ok(Self(Method::Discard(Box::new(target))))
+            }
         }
     }
 
