@@ -5,14 +5,16 @@ use conformance::crash::{Effort, try_all};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut effort = Effort { exhaustive_requests: 12, samples: 2000, seed: 1 };
+    let mut effort = Effort { exhaustive_requests: 12, samples: 2000, cuts_max: None, is_brief: false, seed: 1 };
     let mut filter = String::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|value| value.parse::<u64>().ok());
         let known = match argument.as_str() {
             "--samples" => number().map(|value| effort.samples = value),
-            "--exhaustive" => number().map(|value| effort.exhaustive_requests = usize::try_from(value.min(20)).unwrap_or(20)),
+            "--exhaustive" => {
+                number().map(|value| effort.exhaustive_requests = usize::try_from(value.min(20)).unwrap_or(20))
+            }
             "--seed" => number().map(|value| effort.seed = value),
             option if option.starts_with('-') => None,
             name => {
@@ -26,7 +28,8 @@ fn main() -> ExitCode {
         }
     }
     let seen = |name: &str, tally: &conformance::crash::Tally| {
-        eprintln!("{name}: {} states, {} failed", tally.states(), tally.failures.len());
+        let (states, failed, ms) = (tally.states(), tally.failures.len(), tally.time.as_millis());
+        eprintln!("{name}: {states} states, {failed} failed, {ms} ms");
     };
     match try_all(&filter, &effort, &seen) {
         Ok(tally) => {

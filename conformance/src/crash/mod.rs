@@ -17,6 +17,7 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// After this many failures of one case the rest of its states say nothing new.
 const FAILURES_MAX: usize = 3;
@@ -34,6 +35,8 @@ pub struct Tally {
     pub dropped: u64,
     /// States with torn writes.
     pub torn: u64,
+    /// How long it took, on one processor.
+    pub time: Duration,
     /// One text for each state that failed, at most a few for each case.
     pub failures: Vec<String>,
 }
@@ -50,13 +53,18 @@ impl Tally {
         self.cut += other.cut;
         self.dropped += other.dropped;
         self.torn += other.torn;
+        self.time += other.time;
         self.failures.extend(other.failures);
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "cases recorded: {}, with {} requests that change something", self.cases, self.requests)?;
+        let (cases, requests, seconds) = (self.cases, self.requests, self.time.as_secs());
+        writeln!(
+            f,
+            "cases recorded: {cases}, with {requests} requests that change something, in {seconds} s of one processor"
+        )?;
         writeln!(
             f,
             "crash states tried: {} (cut {}, requests missing {}, writes torn {})",
@@ -75,12 +83,15 @@ impl fmt::Display for Tally {
 /// # Errors
 /// If the fixture cannot be used.
 pub fn try_case(case: &Case, effort: &Effort) -> Result<Tally, String> {
+    let start = Instant::now();
     let mut tally = Tally::default();
     let Some(trace) = Trace::record(case)? else { return Ok(tally) };
     tally.cases = 1;
     tally.requests = trace.requests.iter().filter(|request| request.changes().is_some()).count() as u64;
     if let Some((first, second)) = states::overlap(&trace.requests) {
-        tally.failures.push(format!("{}: requests {first} and {second} are in flight together and overlap", trace.name));
+        tally
+            .failures
+            .push(format!("{}: requests {first} and {second} are in flight together and overlap", trace.name));
     }
     let judge = Judge::new(&trace);
     states::for_each(&trace, effort, &mut |state| {
@@ -93,10 +104,13 @@ pub fn try_case(case: &Case, effort: &Effort) -> Result<Tally, String> {
             let (kind, request, choice) = (state.kind, state.request, state.choice);
             let seed = effort.seed;
             let name = &trace.name;
-            tally.failures.push(format!("{name}: {kind:?} at request {request}, choice {choice:#x}, seed {seed}: {finding}"));
+            tally
+                .failures
+                .push(format!("{name}: {kind:?} at request {request}, choice {choice:#x}, seed {seed}: {finding}"));
         }
         tally.failures.len() < FAILURES_MAX
     });
+    tally.time = start.elapsed();
     Ok(tally)
 }
 

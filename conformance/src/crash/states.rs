@@ -5,9 +5,12 @@
 //! order is one in which some are missing.
 
 use super::trace::Trace;
-use crate::runner::inprocess::Disks;
+use crate::runner::inprocess::{Disk, Disks};
 use instar_exec::Storage;
 use instar_exec::recording::Request;
+
+/// A brief effort takes the whole number of samples only for images shorter than this, in bytes.
+const BRIEF_BYTES: u64 = 2 << 20;
 
 /// How thoroughly to look.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +19,10 @@ pub struct Effort {
     pub exhaustive_requests: usize,
     /// How many states of other intervals, and of torn writes, are sampled.
     pub samples: u64,
+    /// After how many requests a process is killed at most, spread over the operation; none: after every one.
+    pub cuts_max: Option<usize>,
+    /// Whether large images get fewer samples, so that all cases take about as long.
+    pub is_brief: bool,
     /// Where sampling starts.
     pub seed: u64,
 }
@@ -56,6 +63,9 @@ pub(super) fn for_each(trace: &Trace, effort: &Effort, visit: &mut dyn FnMut(Sta
     };
     let mut now = explorer.durable.clone();
     let mut has_news = false;
+    let changes = trace.requests.iter().filter(|request| request.changes().is_some()).count();
+    let cut_every = effort.cuts_max.map_or(1, |cuts| changes.div_ceil(cuts.max(1))).max(1);
+    let mut uncut = 0;
     for (index, request) in trace.requests.iter().enumerate() {
         if let Request::Flush(device) = request {
             if has_news {
@@ -70,7 +80,11 @@ pub(super) fn for_each(trace: &Trace, effort: &Effort, visit: &mut dyn FnMut(Sta
             apply(request, &mut now, &mut |_| true);
             explorer.unflushed.push(index);
             has_news = true;
-            explorer.show(Kind::Cut, index, 0, now.clone());
+            uncut += 1;
+            if uncut == cut_every {
+                uncut = 0;
+                explorer.show(Kind::Cut, index, 0, now.clone());
+            }
         }
         if !explorer.goes_on {
             return;
@@ -137,7 +151,7 @@ impl Explorer<'_> {
                 self.show(Kind::Dropped, at, choice, disks);
             }
         } else {
-            for choice in 0..self.effort.samples {
+            for choice in 0..self.samples() {
                 let mut dice = Dice::new(self.effort.seed, at, choice);
                 let keep_of_8 = 1 + dice.next() % 7;
                 let kept: Vec<bool> = (0..count).map(|_| dice.next() % 8 < keep_of_8).collect();
@@ -149,7 +163,7 @@ impl Explorer<'_> {
         if sectors == count as u64 {
             return;
         }
-        for choice in 0..self.effort.samples {
+        for choice in 0..self.samples() {
             let mut dice = Dice::new(!self.effort.seed, at, choice);
             // Whole requests are there, missing or torn; of a torn one few sectors or many are missing.
             let fates: Vec<(u64, u64)> = (0..count).map(|_| (dice.next() % 3, 1 + dice.next() % 7)).collect();
@@ -160,6 +174,12 @@ impl Explorer<'_> {
             });
             self.show(Kind::Torn, at, choice, disks);
         }
+    }
+
+    fn samples(&self) -> u64 {
+        let bytes: u64 = self.durable.0.iter().map(Disk::stored_bytes).sum();
+        let divisor = if self.effort.is_brief { 1 + bytes / BRIEF_BYTES } else { 1 };
+        self.effort.samples.div_ceil(divisor)
     }
 
     /// What is durable, and of the rest the sectors that `keeps` names by the request's place in the interval.

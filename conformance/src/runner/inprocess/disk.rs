@@ -45,6 +45,11 @@ impl Disk {
         self.length_bytes
     }
 
+    /// How many bytes it takes to hold it.
+    pub fn stored_bytes(&self) -> u64 {
+        self.pages.len() as u64 * PAGE_BYTES as u64
+    }
+
     /// Whether both hold the same bytes for a reason that is quick to see.
     pub fn is_shared_with(&self, other: &Self) -> bool {
         self.length_bytes == other.length_bytes

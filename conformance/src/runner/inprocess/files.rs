@@ -84,15 +84,19 @@ impl Storage for FileStorage<'_> {
     }
 
     fn read(&mut self, device: DeviceId, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
-        self.file(device)
-            .and_then(|file| read_at(file, offset, buffer))
-            .map_err(failed(device, Operation::Read, offset))
+        self.file(device).and_then(|file| read_at(file, offset, buffer)).map_err(failed(
+            device,
+            Operation::Read,
+            offset,
+        ))
     }
 
     fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        self.writable(device)
-            .and_then(|file| file.write_all_at(bytes, offset))
-            .map_err(failed(device, Operation::Write, offset))
+        self.writable(device).and_then(|file| file.write_all_at(bytes, offset)).map_err(failed(
+            device,
+            Operation::Write,
+            offset,
+        ))
     }
 
     fn write_zeroes(
@@ -130,9 +134,11 @@ impl Storage for FileStorage<'_> {
     }
 
     fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError> {
-        self.writable(device)
-            .and_then(|file| file.set_len(length_bytes))
-            .map_err(failed(device, Operation::Resize, length_bytes))
+        self.writable(device).and_then(|file| file.set_len(length_bytes)).map_err(failed(
+            device,
+            Operation::Resize,
+            length_bytes,
+        ))
     }
 
     fn settle(&mut self) -> Result<(), StorageError> {

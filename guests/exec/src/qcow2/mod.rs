@@ -15,5 +15,5 @@ mod target;
 
 pub use empty::Emptier;
 pub use image::Image;
-pub(crate) use rebase::{encoded, read_own_header, write_header};
+pub(crate) use rebase::{header_writes, read_own_header, write_header};
 pub use target::Qcow2Target;

@@ -268,9 +268,7 @@ impl Qcow2Target {
         for run in core::mem::take(&mut self.vacated_data).chunk_by(|left, right| left + size == *right) {
             let (start, end) = (run[0], (run[run.len() - 1] + size).min(length));
             if start < end {
-                storage
-                    .write_zeroes(device, start, end - start, true)
-                    .map_err(|error| self.storage_failure(error))?;
+                storage.write_zeroes(device, start, end - start, true).map_err(|error| self.storage_failure(error))?;
             }
         }
         Ok(())
