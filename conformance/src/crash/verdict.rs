@@ -149,6 +149,9 @@ impl<'a> Judge<'a> {
     }
 
     fn judge_completion(&self, files: &FileSet) -> Result<(), String> {
+        if files.iter().all(|(name, disk)| self.trace.after.get(name).is_some_and(|after| after.equals(disk))) {
+            return Ok(());
+        }
         self.judge_structure(files)?;
         self.after.iter().try_for_each(|(name, expected)| {
             same(&content(files, name), expected).map_err(|finding| format!("{} {finding}", name.display()))

@@ -57,9 +57,9 @@ impl Source {
 
     /// Fills `buf` from `offset`; bytes beyond the end of the file are zero.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        buf.fill(0);
         let inside = self.length_bytes.saturating_sub(offset).min(buf.len() as u64);
         let inside = usize::try_from(inside).map_err(|_| ImageError("read too long".into()))?;
+        buf[inside..].fill(0);
         self.file.read_exact_at(&mut buf[..inside], offset)?;
         Ok(())
     }

@@ -57,20 +57,35 @@ impl Disk {
             && self.pages.iter().zip(&other.pages).all(|((a, mine), (b, theirs))| a == b && Arc::ptr_eq(mine, theirs))
     }
 
+    /// Whether both hold the same bytes.
+    pub fn equals(&self, other: &Self) -> bool {
+        let is_missing =
+            |from: &Self, index: &u64, page: &Page| !from.pages.contains_key(index) && *page != [0; PAGE_BYTES];
+        self.length_bytes == other.length_bytes
+            && self.pages.iter().all(|(index, page)| match other.pages.get(index) {
+                Some(theirs) => Arc::ptr_eq(page, theirs) || page == theirs,
+                None => !is_missing(other, index, page),
+            })
+            && !other.pages.iter().any(|(index, page)| is_missing(self, index, page))
+    }
+
     /// Fills `buffer`; zeros beyond the end.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) {
-        buffer.fill(0);
         let end = offset.saturating_add(buffer.len() as u64).min(self.length_bytes);
         if offset >= end {
-            return;
+            return buffer.fill(0);
         }
+        let mut filled = 0;
         let page_bytes = PAGE_BYTES as u64;
         for (index, page) in self.pages.range(offset / page_bytes..end.div_ceil(page_bytes)) {
             let start = index * page_bytes;
             let (from, to) = (start.max(offset), (start + page_bytes).min(end));
-            buffer[index_of(from - offset)..index_of(to - offset)]
-                .copy_from_slice(&page[index_of(from - start)..index_of(to - start)]);
+            let target = index_of(from - offset)..index_of(to - offset);
+            buffer[filled..target.start].fill(0);
+            filled = target.end;
+            buffer[target].copy_from_slice(&page[index_of(from - start)..index_of(to - start)]);
         }
+        buffer[filled..].fill(0);
     }
 
     /// Writes within [`LENGTH_BYTES_MAX`]; the disk grows as needed.
@@ -240,6 +255,7 @@ mod tests {
         plain.truncate(14_000);
         plain.resize(30_000, 0);
         assert!(disks.0[0].to_bytes() == plain);
+        assert!(disks.0[0].equals(&Disk::from_bytes(&plain)) && !disks.0[0].equals(&original));
         assert!(!disks.0[0].is_shared_with(&original) && original.is_shared_with(&original.clone()));
         assert_eq!(original.to_bytes()[5000], 5000u32 as u8 | 1);
     }
