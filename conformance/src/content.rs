@@ -2,7 +2,7 @@
 
 use crate::digest::BLOCK;
 use crate::image::{Chain, ImageError, Kind, MAX_PIECES};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 static ZEROS: [u8; 65536] = [0; 65536];
 
@@ -41,6 +41,21 @@ impl Content {
             start += BLOCK;
         }
         Ok(content)
+    }
+
+    /// Every stretch of `unit_bytes` (a power of two) in which two disks differ, by its first byte.
+    pub fn differences(&self, other: &Self, unit_bytes: u64) -> Vec<u64> {
+        let mut units = BTreeSet::new();
+        for index in self.blocks.keys().chain(other.blocks.keys()) {
+            let (mine, theirs) = (self.blocks.get(index), other.blocks.get(index));
+            if mine == theirs {
+                continue;
+            }
+            let byte = |block: Option<&Vec<u8>>, at: usize| block.and_then(|block| block.get(at)).copied().unwrap_or(0);
+            let differing = (0..ZEROS.len()).filter(|at| byte(mine, *at) != byte(theirs, *at));
+            units.extend(differing.map(|at| (index * BLOCK + at as u64) / unit_bytes * unit_bytes));
+        }
+        units.into_iter().collect()
     }
 
     /// The first byte in which two disks differ; `None` for equal ones.

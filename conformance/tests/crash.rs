@@ -4,8 +4,7 @@ use conformance::crash::{Effort, try_all};
 
 #[test]
 fn no_crash_loses_or_breaks_anything() {
-    let effort = Effort { exhaustive_requests: 7, samples: 48, cuts_max: Some(48), is_brief: true, seed: 1 };
-    let tally = try_all("", &effort, &|_, _| ()).expect("recordings and fixtures");
+    let tally = try_all("", &Effort::BRIEF, &|_, _| ()).expect("recordings and fixtures");
     println!("{tally}");
     assert!(tally.failures.is_empty(), "{tally}");
     assert!(tally.states() >= 50_000, "too little was tried: {tally}");

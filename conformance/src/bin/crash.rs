@@ -1,11 +1,11 @@
-//! Tries the states that crashes can leave: `crash [--samples N] [--exhaustive N] [--seed N] [FILTER]`. Without options, what the nightly
-//! run does. Ends with status 1 if a state fails.
+//! Tries the states that crashes can leave: `crash [--brief] [--samples N] [--exhaustive N] [--seed N] [FILTER]`. Without
+//! options, what the nightly run does; with `--brief`, what `cargo test` does. Ends with status 1 if a state fails.
 
 use conformance::crash::{Effort, try_all};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut effort = Effort { exhaustive_requests: 12, samples: 2000, cuts_max: None, is_brief: false, seed: 1 };
+    let mut effort = Effort::THOROUGH;
     let mut filter = String::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -15,6 +15,10 @@ fn main() -> ExitCode {
             "--exhaustive" => {
                 number().map(|value| effort.exhaustive_requests = usize::try_from(value.min(20)).unwrap_or(20))
             }
+            "--brief" => {
+                effort = Effort::BRIEF;
+                Some(())
+            }
             "--seed" => number().map(|value| effort.seed = value),
             option if option.starts_with('-') => None,
             name => {
@@ -23,7 +27,7 @@ fn main() -> ExitCode {
             }
         };
         if known.is_none() {
-            eprintln!("usage: crash [--samples N] [--exhaustive N] [--seed N] [FILTER]");
+            eprintln!("usage: crash [--brief] [--samples N] [--exhaustive N] [--seed N] [FILTER]");
             return ExitCode::FAILURE;
         }
     }

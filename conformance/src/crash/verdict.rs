@@ -62,6 +62,8 @@ pub struct Judge<'a> {
     /// Every file that changes, as it reads afterwards.
     after: BTreeMap<&'a PathBuf, Result<Content, String>>,
     corruptions_before: BTreeMap<&'a PathBuf, u64>,
+    /// Images with bitmaps that record writes, and what they showed before.
+    recorded: BTreeMap<&'a PathBuf, Content>,
 }
 
 impl<'a> Judge<'a> {
@@ -71,7 +73,7 @@ impl<'a> Judge<'a> {
         let own_data = Chain::open_in(&InMemory(&trace.before), &trace.overlay, format(&trace.overlay));
         let own_data = own_data.ok().and_then(|chain| Some(trace.overlay.with_file_name(chain.top_data_file()?)));
         let changed = || trace.run.changed_files().chain([&trace.overlay]);
-        let qcow2 = changed().filter(|name| format(name) == Some("qcow2"));
+        let qcow2: Vec<&PathBuf> = changed().filter(|name| format(name) == Some("qcow2")).collect();
         Self {
             trace,
             shown_before: content(&trace.before, &trace.overlay),
@@ -81,7 +83,14 @@ impl<'a> Judge<'a> {
                 .filter(|name| trace.after.contains_key(*name) && own_data.as_ref() != Some(name))
                 .map(|name| (name, content(&trace.after, name)))
                 .collect(),
+            recorded: qcow2
+                .iter()
+                .copied()
+                .filter(|name| qcow2::enabled_bitmaps(&InMemory(&trace.before), name).is_ok_and(|it| !it.is_empty()))
+                .filter_map(|name| Some((name, content(&trace.before, name).ok()?)))
+                .collect(),
             corruptions_before: qcow2
+                .into_iter()
                 .map(|name| (name, corruptions(&trace.before, name).map_or(0, |(count, _)| count)))
                 .collect(),
         }
@@ -95,6 +104,7 @@ impl<'a> Judge<'a> {
         let mut files = self.trace.before.clone();
         self.trace.run.put_back(disks, &mut files);
         self.judge_structure(&files)?;
+        self.judge_bitmaps(&files)?;
         self.judge_overlay(&files)?;
         let run = self.run_for(&files);
         let mut disks = run.disks(&files);
@@ -110,7 +120,21 @@ impl<'a> Judge<'a> {
         self.judge_completion(&files).map_err(|finding| format!("after the same command once more: {finding}"))
     }
 
-    /// The state of an operation that reported a failure: as after a crash, and untouched where it says so.
+    /// A bit too few costs an incremental backup data: whatever reads differently has its bit.
+    fn judge_bitmaps(&self, files: &FileSet) -> Result<(), String> {
+        for (name, before) in &self.recorded {
+            let now = content(files, name)?;
+            for bitmap in qcow2::enabled_bitmaps(&InMemory(files), name).map_err(|error| error.to_string())? {
+                let changed = now.differences(before, 1 << bitmap.granularity_bits);
+                if let Some(byte) = changed.into_iter().find(|byte| !bitmap.names(*byte)) {
+                    let (name, bitmap) = (name.display(), bitmap.name);
+                    return Err(format!("{name}: bitmap {bitmap} does not record a change at byte {byte}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn judge_structure(&self, files: &FileSet) -> Result<(), String> {
         for (name, allowed) in &self.corruptions_before {
             let disk = &files[*name];
@@ -149,6 +173,7 @@ impl<'a> Judge<'a> {
     }
 
     fn judge_completion(&self, files: &FileSet) -> Result<(), String> {
+        self.judge_bitmaps(files)?;
         if files.iter().all(|(name, disk)| self.trace.after.get(name).is_some_and(|after| after.equals(disk))) {
             return Ok(());
         }

@@ -10,4 +10,5 @@ extern crate alloc;
 pub mod commit;
 pub mod empty;
 pub mod extent;
+pub mod planted;
 pub mod rebase;

@@ -1,10 +1,12 @@
 //! An independent qcow2 reader: L1 and L2 lookups, extended entries, compressed clusters, external data files.
 
+mod bitmaps;
 mod check;
 mod entries;
 pub(crate) mod header;
 mod refcounts;
 
+pub use bitmaps::{Bitmap, enabled_bitmaps};
 pub use check::{CheckResult, check, check_in};
 
 use super::{Backing, Extent, Files, ImageError, Kind, Layer, Source, bad};

@@ -4,6 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use instar_plan::planted::{self, Bug};
+
 use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
@@ -60,7 +62,10 @@ impl Slices {
         self.clock += 1;
         if !self.slices.contains_key(&offset) {
             self.make_room();
-            let bytes = read_vec(storage, self.layer, self.device, offset, self.slice_bytes)?;
+            let bytes = match self.slices.values().max_by_key(|slice| slice.used) {
+                Some(slice) if planted::is(Bug::StaleL2Window) => slice.bytes.clone(),
+                _ => read_vec(storage, self.layer, self.device, offset, self.slice_bytes)?,
+            };
             self.slices.insert(offset, Slice { bytes, state: State::Clean, used: 0 });
         }
         let slice = self.slices.get_mut(&offset).expect("the slice was there or has just been put there");

@@ -9,6 +9,7 @@ use instar_formats::qcow2::entry::{L1Entry, L2Entry};
 use instar_formats::qcow2::feature;
 use instar_plan::commit::{HostCluster, Place, Step, TargetCluster, plan_commit_qcow2};
 use instar_plan::extent::{self, Extent, Source};
+use instar_plan::planted::{self, Bug};
 
 use super::allocator::Allocator;
 use super::bitmaps::EnabledBitmap;
@@ -164,7 +165,11 @@ impl Qcow2Target {
                     Place::New => self.new_host(storage, *cluster)?,
                 };
                 self.fill(storage, below, *cluster, host_offset, is_fresh, pieces)?;
-                self.replace(storage, *cluster, entry.moved_to(host_offset))
+                let mut entry = entry.moved_to(host_offset);
+                if planted::is(Bug::WrongCopiedFlag) {
+                    entry.descriptor &= !(1 << 63);
+                }
+                self.replace(storage, *cluster, entry)
             }
         }
     }
@@ -245,6 +250,9 @@ impl Qcow2Target {
         let old = L2Entry::read(&geometry, bytes, index);
         entry.write(&geometry, bytes, index);
         if let Some(range) = old.compressed_range(&geometry) {
+            if planted::is(Bug::CompressedRefcountKept) {
+                return Ok(());
+            }
             let end = range.host_offset + range.length_bytes;
             self.releases.extend(geometry.cluster_index(range.host_offset)..geometry.clusters_for(end));
         } else if let Some(offset) = old.host_offset(&geometry)
@@ -375,6 +383,9 @@ impl Qcow2Target {
             storage.write(self.image.device, 48, &fields).map_err(|error| self.storage_failure(error))?;
             self.releases.extend(abandoned.into_iter().flatten());
         }
+        if planted::is(Bug::NoBarrierBeforeTables) {
+            return Ok(());
+        }
         self.barrier(storage)
     }
 }
@@ -385,6 +396,7 @@ impl Target for Qcow2Target {
     }
 
     fn grow(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], size_bytes: u64) -> Result<()> {
+        let size_bytes = if planted::is(Bug::BaseNotGrown) { self.size_bytes() } else { size_bytes };
         self.grow_disk(storage, below, size_bytes)
     }
 
@@ -435,11 +447,16 @@ impl Target for Qcow2Target {
         if !self.clears_data_last {
             self.clear_vacated_data(storage)?;
         }
+        if planted::is(Bug::ReleasedTooEarly) {
+            self.release(storage)?;
+        }
         self.make_owned(storage)?;
         if self.image.slices.has_dirty() || !self.dirty_l1.is_empty() {
             self.image.slices.write_dirty(storage)?;
             self.write_l1(storage)?;
-            self.barrier(storage)?;
+            if !planted::is(Bug::NoBarrierBeforeEmptying) {
+                self.barrier(storage)?;
+            }
         }
         if !self.releases.is_empty() {
             self.release(storage)?;

@@ -6,6 +6,8 @@ use core::ops::Range;
 
 use instar_formats::qcow2::{EncodeError, FirstCluster, Header, Layout, encode_first_cluster_as};
 
+use crate::planted::{self, Bug};
+
 /// What the medium writes as a whole, in bytes. The fields that name the backing file lie in the first such sector.
 const SECTOR_BYTES: usize = 512;
 
@@ -28,6 +30,9 @@ pub struct HeaderWrite {
 /// If the new header does not fit.
 pub fn plan_header_writes(current: &[u8], old: &Header, new: &Header) -> Result<Vec<HeaderWrite>, EncodeError> {
     let wanted = encode_first_cluster_as(new, Layout::default())?;
+    if planted::is(Bug::HeaderTorn) {
+        return Ok(Vec::from([HeaderWrite { offset: 0, bytes: wanted.bytes }]));
+    }
     Ok(guarded(current, old, &wanted).unwrap_or_else(|| Vec::from([HeaderWrite { offset: 0, bytes: wanted.bytes }])))
 }
 
