@@ -3,10 +3,12 @@
 //! After a crash no file is corrupt (leaks are allowed), the overlay reads as before through the chain that its header names, and
 //! the same command once more gives what it would have given uninterrupted.
 
+mod faults;
 mod states;
 mod trace;
 mod verdict;
 
+pub use faults::{Fault, FaultTally, fail_every_request, fail_every_request_of_the_command};
 pub use states::{Effort, Kind, State};
 pub use trace::{FileSet, Run, Trace};
 pub use verdict::Judge;

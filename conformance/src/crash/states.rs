@@ -31,7 +31,8 @@ impl Effort {
     /// What `cargo test` does.
     pub const BRIEF: Self = Self { exhaustive_requests: 8, samples: 120, cuts_max: Some(40), is_brief: true, seed: 1 };
     /// What a night is for.
-    pub const THOROUGH: Self = Self { exhaustive_requests: 12, samples: 2000, cuts_max: None, is_brief: false, seed: 1 };
+    pub const THOROUGH: Self =
+        Self { exhaustive_requests: 12, samples: 2000, cuts_max: None, is_brief: false, seed: 1 };
 }
 
 /// What kind of state it is.

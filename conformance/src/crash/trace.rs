@@ -99,7 +99,8 @@ impl Trace {
     }
 }
 
-fn read_files(folder: &Path) -> io::Result<FileSet> {
+/// All files of a folder.
+pub(super) fn read_files(folder: &Path) -> io::Result<FileSet> {
     let mut files = FileSet::new();
     for path in list_files(folder).map_err(io::Error::other)? {
         let name = path.strip_prefix(folder).map_err(io::Error::other)?.to_path_buf();

@@ -172,7 +172,11 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge_completion(&self, files: &FileSet) -> Result<(), String> {
+    /// Judges the files after the command has succeeded.
+    ///
+    /// # Errors
+    /// What differs from an uninterrupted run.
+    pub fn judge_completion(&self, files: &FileSet) -> Result<(), String> {
         self.judge_bitmaps(files)?;
         if files.iter().all(|(name, disk)| self.trace.after.get(name).is_some_and(|after| after.equals(disk))) {
             return Ok(());

@@ -27,7 +27,7 @@ bugs! {
     RefcountTooHigh,
     /// A new cluster gets no reference.
     RefcountMissing,
-    /// A window of the L2 tables that is not in the cache is taken for the one that was used last.
+    /// Windows of the L2 tables that are read together are all taken for the first of them.
     StaleL2Window,
     /// New entries do not say that their cluster belongs to them alone.
     WrongCopiedFlag,

@@ -44,7 +44,9 @@ impl Bitmap {
 /// The bitmaps of the image at `path` that record writes.
 pub fn enabled_bitmaps(among: &dyn Files, path: &Path) -> Result<Vec<Bitmap>, ImageError> {
     let image = Qcow2::open(among, path)?;
-    let Some(extension) = image.header.bitmaps.filter(|_| image.header.autoclear & 1 != 0) else { return Ok(Vec::new()) };
+    let Some(extension) = image.header.bitmaps.filter(|_| image.header.autoclear & 1 != 0) else {
+        return Ok(Vec::new());
+    };
     let size = image.header.cluster_size();
     let directory = image.source.bytes(extension.directory_offset, extension.directory_size)?;
     let mut found = Vec::new();

@@ -18,12 +18,9 @@ pub struct FileStorage<'a> {
 
 impl<'a> FileStorage<'a> {
     /// The files of a job, and whom to tell how far it is.
-    ///
-    /// # Errors
-    /// None so far.
-    pub fn new(devices: &'a [DeviceFile<'a>], progress: &'a mut dyn FnMut(u64, u64)) -> io::Result<Self> {
+    pub fn new(devices: &'a [DeviceFile<'a>], progress: &'a mut dyn FnMut(u64, u64)) -> Self {
         let files = devices.iter().map(|device| (device.file, device.writable)).collect();
-        Ok(Self { files, progress })
+        Self { files, progress }
     }
 
     fn file(&self, device: DeviceId) -> io::Result<&'a File> {

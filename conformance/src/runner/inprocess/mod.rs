@@ -84,8 +84,7 @@ impl Guest for Direct {
         job: &[u8],
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Vec<u8>, VmError> {
-        let mut storage = FileStorage::new(devices, progress).map_err(|error| VmError::Config(error.to_string()))?;
-        carry_out(job_operation, job, &mut storage)
+        carry_out(job_operation, job, &mut FileStorage::new(devices, progress))
     }
 }
 

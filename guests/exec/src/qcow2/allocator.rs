@@ -71,7 +71,8 @@ impl Allocator {
                 refcounts.add_block(cluster, self.offset(refcounts, cluster));
                 refcounts.set(storage, cluster, 1)?;
             } else if refcounts.get(storage, cluster)? == 0 {
-                let count = if planted::is(Bug::RefcountTooHigh) { 2 } else { u64::from(!planted::is(Bug::RefcountMissing)) };
+                let count =
+                    if planted::is(Bug::RefcountTooHigh) { 2 } else { u64::from(!planted::is(Bug::RefcountMissing)) };
                 refcounts.set(storage, cluster, count)?;
                 let is_fresh = self.is_fresh(cluster);
                 self.end = self.end.max(cluster + 1);

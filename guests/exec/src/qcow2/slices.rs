@@ -62,10 +62,7 @@ impl Slices {
         self.clock += 1;
         if !self.slices.contains_key(&offset) {
             self.make_room();
-            let bytes = match self.slices.values().max_by_key(|slice| slice.used) {
-                Some(slice) if planted::is(Bug::StaleL2Window) => slice.bytes.clone(),
-                _ => read_vec(storage, self.layer, self.device, offset, self.slice_bytes)?,
-            };
+            let bytes = read_vec(storage, self.layer, self.device, offset, self.slice_bytes)?;
             self.slices.insert(offset, Slice { bytes, state: State::Clean, used: 0 });
         }
         let slice = self.slices.get_mut(&offset).expect("the slice was there or has just been put there");
@@ -83,6 +80,10 @@ impl Slices {
         let mut ranges: Vec<(u64, &mut [u8])> =
             missing.iter().copied().zip(buffers.iter_mut().map(|buffer| buffer.as_mut_slice())).collect();
         storage.read_many(self.device, &mut ranges).map_err(|error| Failure::storage(self.layer, error))?;
+        if planted::is(Bug::StaleL2Window) {
+            let first = buffers.first().cloned().unwrap_or_default();
+            buffers.fill(first);
+        }
         self.make_room();
         self.clock += 1;
         for (offset, bytes) in missing.into_iter().zip(buffers) {

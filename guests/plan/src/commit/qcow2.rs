@@ -207,7 +207,7 @@ fn plan_subclusters(
         } else {
             let keep = state == Subcluster::Data && !moves;
             writes.extend(if keep { inside } else { filled(&inside, part_start, part_end) });
-            let index = if planted::is(Bug::WrongSubclusterBit) { index ^ 1 } else { index };
+            let index = if planted::is(Bug::WrongSubclusterBit) { (index + 1) % 32 } else { index };
             entry = entry.with_data(geometry, index, current.entry.host_offset(geometry).unwrap_or(0));
         }
     }
