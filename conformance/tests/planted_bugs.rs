@@ -24,11 +24,11 @@ use Judge::{Crash, Oracle};
 /// Every bug, a case in which it makes a difference, and who has to notice.
 const TABLE: [(Bug, &str, Judge); 18] = [
     (Bug::LostZeroCluster, "commit-overlay-all-zero", Oracle("content")),
-    (Bug::LostLastPartialCluster, "commit-size-odd-cluster", Oracle("content")),
+    (Bug::LostLastPartialCluster, "rebase-sizes-bigger", Oracle("content")),
     (Bug::WrongSubclusterBit, "commit-extl2-both", Oracle("content")),
     (Bug::RefcountTooHigh, "commit-plain", Oracle("structure")),
     (Bug::RefcountMissing, "commit-plain", Oracle("structure")),
-    (Bug::StaleL2Window, "commit-many-l2", Oracle("content")),
+    (Bug::StaleL2Window, "commit-many-l2", Oracle("structure")),
     (Bug::WrongCopiedFlag, "commit-plain", Oracle("structure")),
     (Bug::CompressedRefcountKept, "commit-compressed-base", Oracle("structure")),
     (Bug::BitmapNotUpdated, "commit-bitmap-base", Crash),
@@ -37,7 +37,7 @@ const TABLE: [(Bug, &str, Judge); 18] = [
     (Bug::NoBarrierBeforeTables, "commit-plain", Crash),
     (Bug::NoBarrierBeforeEmptying, "commit-plain", Crash),
     (Bug::ReleasedTooEarly, "commit-snapshot-base", Crash),
-    (Bug::RebuiltWithoutDirtyBit, "commit-plain", Crash),
+    (Bug::RebuiltWithoutDirtyBit, "commit-broken-overlay-autoclear-unknown", Crash),
     (Bug::HeaderSwitchedTooEarly, "rebase-safe-other", Crash),
     (Bug::HeaderTorn, "rebase-safe-other", Crash),
     (Bug::DataFileClearedTooEarly, "commit-data-file-overlay", Crash),
