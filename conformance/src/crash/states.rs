@@ -10,7 +10,7 @@ use instar_exec::Storage;
 use instar_exec::recording::Request;
 
 /// A brief effort takes the whole number of samples only for images shorter than this, in bytes.
-const BRIEF_BYTES: u64 = 2 << 20;
+const BRIEF_BYTES: u64 = 1 << 20;
 
 /// How thoroughly to look.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ pub struct Effort {
 
 impl Effort {
     /// What `cargo test` does.
-    pub const BRIEF: Self = Self { exhaustive_requests: 8, samples: 120, cuts_max: Some(40), is_brief: true, seed: 1 };
+    pub const BRIEF: Self = Self { exhaustive_requests: 7, samples: 240, cuts_max: Some(24), is_brief: true, seed: 1 };
     /// What a night is for.
     pub const THOROUGH: Self =
         Self { exhaustive_requests: 12, samples: 2000, cuts_max: None, is_brief: false, seed: 1 };
