@@ -158,6 +158,8 @@ impl<'a> Session<'a> {
         })?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
         let report = Report::read(area, self.program.report_bytes);
+        // The machine may live on for a while, and there may be secrets in its job.
+        vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
         // The kernel takes its time to take a machine apart, and the next session need not wait for that. Without a thread
         // it happens here: a closure that is not run is dropped, and the machine with it.
         drop(std::thread::Builder::new().spawn(move || drop(vm)));

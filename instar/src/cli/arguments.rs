@@ -39,7 +39,8 @@ pub struct ImageArguments {
     /// FILE is an option string, such as driver=qcow2,file.filename=a.qcow2
     #[arg(long = "image-opts")]
     pub image_options: bool,
-    /// A user object such as a secret; there is no use for one yet
+    /// A passphrase: secret,id=ID,file=PATH or secret,id=ID,data=TEXT, with format=base64 where it is; can be given more
+    /// than once. FILE's options name it: --image-opts driver=qcow2,file.filename=FILE,encrypt.key-secret=ID
     #[arg(long = "object", value_name = "OBJDEF", allow_hyphen_values = true, action = ArgAction::Append)]
     pub objects: Vec<OsString>,
     /// The image
@@ -86,7 +87,7 @@ pub struct CommitArguments {
     /// Refuse if another image in DIR is based on the base; can be given more than once
     #[arg(long = "check-siblings", value_name = "DIR", allow_hyphen_values = true, action = ArgAction::Append)]
     pub sibling_directories: Vec<PathBuf>,
-    /// Go on where --check-siblings or --delete-overlay would refuse
+    /// Go on where --check-siblings, --delete-overlay or a base that only looks raw would be a reason to refuse
     #[arg(long = "force")]
     pub force: bool,
     /// Show progress: a bar on a terminal, otherwise a percentage

@@ -18,7 +18,9 @@ use super::operand::{gate_options, one_file, open};
 use super::output::{Form, complain, print};
 use super::progress::ProgressWish;
 use super::rate;
+use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
+use super::secret::LayerSecret;
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -48,9 +50,15 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     chain.use_cache(cache)?;
     afterwards.check(arguments, &chain.layers, chain.base)?;
     check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
-    chain.make_base_writable()?;
+    chain.make_base_writable(arguments.force)?;
     warn_of_snapshots(&chain.layers, chain.base);
-    let how = How { empties: afterwards == Afterwards::Empty, flushing: cache.flushing, bytes_per_second: rate };
+    // qemu-img never empties a vmdk overlay, so that has to be asked for.
+    let empties =
+        afterwards == Afterwards::Empty && (arguments.empty || chain.layers[0].summary.format != format::VMDK);
+    if empties {
+        chain.make_writable(0)?;
+    }
+    let how = How { empties, flushing: cache.flushing, bytes_per_second: rate };
     let report = chain.merge(&how, Meter::start(style, progress_wish), sandbox)?;
     if afterwards == Afterwards::Delete {
         chain.delete_overlay()?;
@@ -76,6 +84,7 @@ struct How {
 struct Chain {
     layers: Vec<Layer>,
     base: usize,
+    secrets: Vec<LayerSecret>,
 }
 
 impl Chain {
@@ -84,11 +93,12 @@ impl Chain {
         let name = overlay.image.name().to_vec();
         let options = gate_options(&arguments.gate, arguments.base.as_deref());
         let gate = Gate::new(&name, &options).map_err(Failure::File)?;
-        let layers = discover(&gate, overlay.image, overlay.format, Links::OfOverlay, &mut Inspector(sandbox))?;
+        let layers =
+            discover(&gate, overlay.image, overlay.format, overlay.keys, Links::OfOverlay, &mut Inspector(sandbox))?;
         if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
             warn_of_probed_raw(&name);
         }
-        if layers.len() < 2 && matches!(layers[0].summary.format, format::LUKS | format::OTHER) {
+        if layers.len() < 2 && layers[0].summary.format == format::OTHER {
             let text = b"overlays of this format cannot be read in this version".to_vec();
             return Err(Failure::Image { image: name, text });
         }
@@ -98,7 +108,9 @@ impl Chain {
             None if layers.len() < 2 => return Err(Failure::NoBacking),
             None => 1,
         };
-        Ok(Self { layers, base })
+        let chain = Self { layers, base, secrets: Vec::new() };
+        let secrets = overlay.secrets.of_layers(&chain.layers).map_err(|error| chain.failure(error))?;
+        Ok(Self { secrets, ..chain })
     }
 
     /// Opens all files in the way that a cache mode asks for.
@@ -116,10 +128,11 @@ impl Chain {
         Ok(())
     }
 
-    /// Everything that is decided about the base before it is opened for writing, and then that.
-    fn make_base_writable(&mut self) -> Result<(), Failure> {
+    /// Everything that is decided about the base before it is opened for writing, and then that. `takes_for_raw` says that the
+    /// user answers for a base that looks raw.
+    fn make_base_writable(&mut self, takes_for_raw: bool) -> Result<(), Failure> {
         let index = self.base;
-        let base = &mut self.layers[index];
+        let base = &self.layers[index];
         if base.summary.format == format::PARALLELS {
             let text =
                 format!("Block format 'parallels' used by node '#block{index:03}' does not support reopening files");
@@ -129,24 +142,30 @@ impl Chain {
             let (image, text) = (base.image.name().to_vec(), text.as_bytes().to_vec());
             Err(Failure::Image { image, text })
         };
-        if base.given_format == format::PROBE && base.summary.format == format::RAW {
+        if base.given_format == format::PROBE && base.summary.format == format::RAW && !takes_for_raw {
             return finding(
                 "Its format is not recorded and probing guessed raw; writing to it is refused. \
-                 Record the format first: instar rebase -u -b NAME -F raw FILE",
+                 Record the format first (instar rebase -u -b NAME -F raw FILE), or take it for raw with --force",
             );
         }
         if base.summary.flags & info_flag::CORRUPT != 0 {
             return finding("The image is marked corrupt; writing to it is refused");
         }
-        for file in base.files_mut() {
-            file.make_writable().map_err(Failure::File)?;
-            file.open_for_bulk();
-        }
+        self.make_writable(index)?;
+        self.layers[index].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
     }
 
+    /// Opens all files of a layer for writing.
+    fn make_writable(&mut self, layer: usize) -> Result<(), Failure> {
+        self.layers[layer].files_mut().try_for_each(|file| file.make_writable().map_err(Failure::File))
+    }
+
     fn merge(&self, how: &How, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
-        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && how.empties))
+        // An overlay that was not closed properly is repaired, whatever becomes of it.
+        let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
+        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
+            .with_secrets(&self.secrets)
             .flushed(how.flushing)
             .limited_to(how.bytes_per_second);
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
@@ -160,6 +179,7 @@ impl Chain {
         let answer = sandbox
             .run(operation::COMMIT, &devices, &job, memory_bytes, Some(&mut on_progress))
             .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
+        repairs::tell(&self.layers, &answer.payload);
         if let Some(error) = answer.error() {
             return Err(self.failure(error));
         }
@@ -245,7 +265,7 @@ mod tests {
     use super::super::sandbox::{Answer, OnProgress};
     use super::*;
     use crate::files::chain::Summary;
-    use crate::files::{Location, Origin, open_operand};
+    use crate::files::{LayerKey, Location, Origin, open_operand};
 
     /// Answers every job in the same way.
     struct Says(Answer);
@@ -296,9 +316,10 @@ mod tests {
                 given_format: format::QCOW2,
                 location,
                 recorded: None,
+                key: LayerKey::default(),
             }
         };
-        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1 };
+        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1, secrets: Vec::new() };
         let progress = Meter::start(Style::Silent, ProgressWish::default());
         let place = format!("{}/", directory.path().display());
         chain

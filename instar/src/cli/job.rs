@@ -3,7 +3,9 @@
 use instar_abi::job::{ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES, device_flag, format, role};
 use instar_abi::memory::{DEFAULT_MEMORY_BYTES, LARGE_PAGE_BYTES};
 use instar_abi::wire::Wire;
+use zeroize::Zeroizing;
 
+use super::secret::{self, LayerSecret};
 use crate::devices::Flushing;
 use crate::files::ImageFile;
 use crate::files::chain::Layer;
@@ -23,6 +25,7 @@ pub(super) struct Devices<'a> {
     files: Vec<DeviceFile<'a>>,
     layer_count: u32,
     bytes_per_second: u64,
+    secrets: &'a [LayerSecret],
 }
 
 impl<'a> Devices<'a> {
@@ -64,6 +67,12 @@ impl<'a> Devices<'a> {
         self.layer_count += 1;
     }
 
+    /// Gives layers their secrets.
+    pub(super) fn with_secrets(mut self, secrets: &'a [LayerSecret]) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
     /// Says when what is written becomes durable.
     pub(super) fn flushed(mut self, flushing: Flushing) -> Self {
         self.files.iter_mut().for_each(|file| file.flushing = flushing);
@@ -86,14 +95,15 @@ impl<'a> Devices<'a> {
         &self.files
     }
 
-    /// The job as the guest reads it.
-    pub(super) fn job(&self, operation: u32, part: &impl Wire) -> Vec<u8> {
+    /// The job as the guest reads it, its secrets included.
+    pub(super) fn job(&self, operation: u32, part: &impl Wire) -> Zeroizing<Vec<u8>> {
         fn append(job: &mut Vec<u8>, value: &impl Wire, size_bytes: usize) {
             let start = job.len();
             job.resize(start + size_bytes, 0);
             value.put(&mut job[start..]);
         }
-        let mut job = Vec::new();
+        // With all its room from the start: a vector that grows leaves copies behind.
+        let mut job = Zeroizing::new(Vec::with_capacity(secret::JOB_ROOM));
         let device_count = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         let layer_count = self.layer_count;
         let header = JobHeader { magic: JOB_MAGIC, abi_version: ABI_VERSION, operation, device_count, layer_count };
@@ -103,6 +113,7 @@ impl<'a> Devices<'a> {
         }
         job.resize(JobHeader::SIZE_BYTES + MAX_DEVICES * DeviceEntry::SIZE_BYTES, 0);
         append(&mut job, part, part_size(part));
+        secret::append(&mut job, self.secrets);
         job
     }
 }

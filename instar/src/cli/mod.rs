@@ -14,7 +14,9 @@ mod output;
 mod progress;
 mod rate;
 mod rebase;
+mod repairs;
 mod sandbox;
+mod secret;
 mod usage;
 
 use std::ffi::OsString;

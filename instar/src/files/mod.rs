@@ -6,6 +6,7 @@ mod base;
 pub mod chain;
 pub mod driver;
 mod error;
+mod keys;
 pub mod locks;
 mod name;
 mod open;
@@ -16,7 +17,8 @@ mod walk;
 
 pub use base::find_base;
 pub use error::{Cause, OpenError, system_text};
+pub use keys::{ImageKeys, LayerKey};
 pub use name::{Location, Origin};
 pub use open::{Access, FileFacts, ImageFile, open_operand};
-pub use options::{Operand, OperandError};
+pub use options::{Operand, OperandError, parse_option_pairs};
 pub use siblings::{Siblings, find_siblings};

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::error::VmError;
@@ -53,6 +54,13 @@ impl Hypervisor {
             )));
         }
         Ok(Self { kvm })
+    }
+
+    /// What KVM can offer of this machine's processor; nothing where it does not say.
+    pub(crate) fn processor(&self) -> Vec<kvm_cpuid_entry2> {
+        self.kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_or_else(|_| Vec::new(), |found| found.as_slice().to_vec())
     }
 
     /// Makes an empty virtual machine.

@@ -13,10 +13,12 @@ use instar_abi::job::format;
 use instar_abi::report::{RebaseReport, error_kind};
 use instar_plan::rebase::plan_header;
 
+use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::Result;
-use crate::open::image_device;
+use crate::open::{image_device, repair_layer};
 use crate::qcow2::{header_writes, read_own_header, write_header};
+use crate::repairs::Repairs;
 use crate::report::{self, Failure};
 use crate::storage::Storage;
 use order::Order;
@@ -26,29 +28,34 @@ const ENOTSUP: i32 = 95;
 
 /// Does the rebase that `job` asks for, and reports. See [`crate::job`] and [`crate::report`] for the layouts.
 pub fn run(job: &[u8], storage: &mut dyn Storage, report: &mut [u8]) {
-    match rebase(job, storage) {
-        Ok(result) => report::done(report, &result, &[]),
-        Err(failure) => report::failed(report, &failure),
+    let mut repairs = Repairs::default();
+    match rebase(job, storage, &mut repairs) {
+        Ok(result) => report::done(report, &result, &repairs.payload()),
+        Err(failure) => report::failed_with::<RebaseReport>(report, &failure, &repairs.payload()),
     }
 }
 
-fn rebase(job: &[u8], storage: &mut dyn Storage) -> Result<RebaseReport> {
+fn rebase(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Result<RebaseReport> {
     let job = Job::parse(job)?;
     let order = Order::read(&job)?;
     let (device, image_format) = image_device(&job, 0)?;
     if image_format != format::QCOW2 {
         return Err(Failure { errno: ENOTSUP, ..Failure::new(error_kind::JOB, 0, "Operation not supported") });
     }
+    let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
+    repair_layer(storage, &job, 0, repairs)?;
     // Whether the new header can be written at all is known before anything is copied.
     let header = read_own_header(storage, 0, device)?;
     let planned = plan_header(&header, &order.backing()).map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
     header_writes(storage, 0, device, &planned)?;
-    if header.is_encrypted() {
-        return Err(Failure::new(error_kind::OPEN, 0, "Parameter 'encrypt.key-secret' is required for cipher"));
-    }
     if order.is_unsafe {
         write_header(storage, 0, device, &planned)?;
         return Ok(RebaseReport { clusters_copied: 0, bytes_copied: 0 });
+    }
+    if order.compresses && header.is_encrypted() {
+        // Compressed clusters are stored as they are: what they hold could be read without the key.
+        let text = "Compression and encryption not supported at the same time";
+        return Err(Failure::new(error_kind::REFUSED, 0, text));
     }
     safe::rebase(storage, &job, &order)
 }
