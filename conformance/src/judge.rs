@@ -96,7 +96,9 @@ pub fn judge(case: &Case, judging: &Judging<'_>) -> Result<Verdicts, JudgeError>
             let common = judge_common(evidence, outcome, judging);
             for version in &outcome.versions {
                 let mut verdict = with_info(common.clone(), evidence, outcome, version, judging);
-                verdict.findings.extend(oracles::installed::judge(evidence, outcome, version));
+                if judging.program.is_shown_to_qemu_img() {
+                    verdict.findings.extend(oracles::installed::judge(evidence, outcome, version));
+                }
                 verdicts.insert(version.clone(), verdict);
             }
         }

@@ -6,6 +6,8 @@
 
 pub mod allocation;
 pub mod case;
+pub mod content;
+pub mod crash;
 pub mod differences;
 pub mod differential;
 pub mod digest;

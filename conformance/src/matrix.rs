@@ -4,9 +4,9 @@ use crate::case::{self, Case, Operation};
 use crate::judge;
 use crate::ledger::Ledger;
 use crate::oracles::{Judging, Strictness, installed};
-use crate::runner::{Product, Program, QemuImg};
+use crate::runner::{InProcess, Product, Program, QemuImg};
 use crate::whitelist::Whitelist;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -45,7 +45,30 @@ pub fn product(op: Operation) -> ExitCode {
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    finish(conclusion, &arguments, &whitelist, op.word())
+    finish(&conclusion, &arguments, &[(op.word(), &whitelist)])
+}
+
+/// Runs both matrices for the product in this process: the verdicts must be those of the built program, so ledger and
+/// whitelist are the same.
+pub fn in_process() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    let mut whitelists = Vec::new();
+    for op in [Operation::Commit, Operation::Rebase] {
+        let loaded = case::load_all(op).and_then(|cases| Ok((cases, Ledger::load()?, Whitelist::load()?)));
+        let (cases, ledger, whitelist) = match loaded {
+            Ok((cases, ledger, whitelist)) => (cases, Arc::new(ledger), Arc::new(whitelist)),
+            Err(error) => return fail(error),
+        };
+        trials.extend(cases.into_iter().map(|case| {
+            let (ledger, whitelist) = (Arc::clone(&ledger), Arc::clone(&whitelist));
+            Trial::test(case.name.clone(), move || product_trial(&case, &InProcess, &ledger, &whitelist))
+        }));
+        whitelists.push((op.word(), whitelist));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let whitelists: Vec<(&str, &Whitelist)> = whitelists.iter().map(|(run, whitelist)| (*run, &**whitelist)).collect();
+    finish(&conclusion, &arguments, &whitelists)
 }
 
 fn announce(versions: &[String]) {
@@ -55,11 +78,11 @@ fn announce(versions: &[String]) {
     eprintln!("qemu-img asked for its own opinion: {}; not installed: {}", list(present), list(absent));
 }
 
-fn product_trial(case: &Case, product: &Product, ledger: &Ledger, whitelist: &Whitelist) -> Result<(), Failed> {
-    let judging = Judging { program: product, whitelist, strictness: Strictness::Product };
+fn product_trial(case: &Case, program: &dyn Program, ledger: &Ledger, whitelist: &Whitelist) -> Result<(), Failed> {
+    let judging = Judging { program, whitelist, strictness: Strictness::Product };
     let verdicts = judge::judge(case, &judging).map_err(|error| chain_of(&error))?;
     let text = ledger.disagreements(&case.name, &verdicts);
-    if text.is_empty() { Ok(()) } else { Err(format!("{text}reproduce: {}\n", product.describe(case)).into()) }
+    if text.is_empty() { Ok(()) } else { Err(format!("{text}reproduce: {}\n", program.describe(case)).into()) }
 }
 
 fn chain_of(error: &dyn std::error::Error) -> String {
@@ -69,8 +92,10 @@ fn chain_of(error: &dyn std::error::Error) -> String {
     }
 }
 
-fn finish(conclusion: libtest_mimic::Conclusion, arguments: &Arguments, whitelist: &Whitelist, run: &str) -> ExitCode {
-    let disagreements = if is_whole(arguments) { whitelist.disagreements(run) } else { Vec::new() };
+/// What the trials found, and what the whitelist of each run found.
+fn finish(conclusion: &Conclusion, arguments: &Arguments, whitelists: &[(&str, &Whitelist)]) -> ExitCode {
+    let all = whitelists.iter().flat_map(|(run, whitelist)| whitelist.disagreements(run));
+    let disagreements: Vec<String> = if is_whole(arguments) { all.collect() } else { Vec::new() };
     for line in &disagreements {
         eprintln!("whitelist.toml: {line}");
     }
@@ -101,7 +126,7 @@ pub fn qemu_img() -> ExitCode {
         Trial::test(case.name.clone(), move || qemu_trial(&case, &qemu, &whitelist))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    finish(conclusion, &arguments, &whitelist, "qemu-img")
+    finish(&conclusion, &arguments, &[("qemu-img", &whitelist)])
 }
 
 fn qemu_trial(case: &Case, qemu: &QemuImg, whitelist: &Whitelist) -> Result<(), Failed> {

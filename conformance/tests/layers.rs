@@ -3,7 +3,7 @@
 //! Cannot see: code that is copied instead of depended on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -19,7 +19,8 @@ const RULES: [(&str, &[&str]); 8] = [
     ("instar-exec", &["instar-abi", "instar-formats", "instar-plan"]),
     ("instar-runtime", &["instar-abi", "instar-exec"]),
     ("instar", &["instar-abi"]),
-    ("conformance", &[]),
+    // For running the product; which modules may is checked below.
+    ("conformance", &["instar", "instar-abi", "instar-exec", "instar-plan"]),
     // Attacks host and guest alike; nothing depends on it.
     ("instar-fuzz", &["instar", "instar-abi", "instar-exec", "instar-formats", "instar-plan"]),
 ];
@@ -63,10 +64,48 @@ fn packages_depend_only_on_layers_below_them() {
     }
 }
 
+/// All Rust sources below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of sources").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
 #[test]
-fn the_judge_shares_nothing_with_what_it_judges_even_in_tests() {
-    for (dependency, _) in &packages()["conformance"].1 {
-        assert!(!dependency.starts_with("instar"), "conformance must not depend on {dependency}");
+fn the_judge_shares_nothing_with_what_it_judges() {
+    let folder = paths::root().join("conformance/src");
+    // These run the product in this process; everything else judges.
+    let runners = ["runner/inprocess", "crash"].map(|name| folder.join(name));
+    let of_the_product = ["instar::", "instar_abi", "instar_exec", "instar_formats", "instar_plan", "instar_runtime"];
+    let mut judged = 0;
+    for path in sources(&folder) {
+        let source = fs::read_to_string(&path).expect("a source");
+        if runners.iter().any(|runner| path.starts_with(runner)) {
+            continue;
+        }
+        judged += 1;
+        for name in of_the_product {
+            assert!(!source.contains(name), "{} must not use {name}", path.display());
+        }
+        // Readers and oracles do not reach the product through the runner either.
+        if ["image", "oracles"].iter().any(|name| path.starts_with(folder.join(name))) {
+            for name in ["inprocess", "crate::crash"] {
+                assert!(!source.contains(name), "{} must not use {name}", path.display());
+            }
+        }
+    }
+    assert!(judged > 40, "only {judged} sources were found");
+}
+
+#[test]
+fn only_the_judge_can_plant_bugs() {
+    let mut manifests: Vec<PathBuf> = packages().into_values().map(|(manifest, _)| manifest.into()).collect();
+    let programs = paths::root().join("guests/bin");
+    manifests.extend(["", "commit", "info", "rebase", "hostile"].map(|name| programs.join(name).join("Cargo.toml")));
+    for manifest in manifests {
+        let text = fs::read_to_string(&manifest).expect("a manifest");
+        let enables = text.lines().any(|line| line.contains("planted-bugs") && line.contains("features"));
+        let is_the_judges = manifest.ends_with("conformance/Cargo.toml");
+        assert_eq!(enables, is_the_judges, "{}", manifest.display());
     }
 }
 

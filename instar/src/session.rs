@@ -79,6 +79,22 @@ impl<'a> DeviceFile<'a> {
     }
 }
 
+/// What can take the virtual machine's place: carries out a guest program's job on open files.
+pub trait Guest {
+    /// Carries out a job of [`instar_abi::job::operation`] and gives the bytes of the report area: as many as were written.
+    /// `progress` is told bytes done and bytes in total.
+    ///
+    /// # Errors
+    /// Every way to end without an answer.
+    fn run(
+        &mut self,
+        job_operation: u32,
+        devices: &[DeviceFile<'_>],
+        job: &[u8],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<u8>, VmError>;
+}
+
 /// Everything that one run needs.
 pub struct Session<'a> {
     /// KVM.

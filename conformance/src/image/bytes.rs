@@ -1,23 +1,53 @@
 //! Reading numbers and ranges from a file; what lies beyond its end reads as zero.
 
 use super::ImageError;
+use std::fmt;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+/// Bytes that can be read at any offset.
+pub trait ReadAt: fmt::Debug {
+    /// Fills `buf` from `offset`; all of it lies inside.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl ReadAt for File {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buf, offset)
+    }
+}
+
+/// Where files are looked up by their paths.
+pub trait Files {
+    /// Opens one for reading.
+    fn open(&self, path: &Path) -> Result<Source, ImageError>;
+}
+
+/// The file system.
+#[derive(Clone, Copy, Debug)]
+pub struct OnDisk;
+
+impl Files for OnDisk {
+    fn open(&self, path: &Path) -> Result<Source, ImageError> {
+        let file = File::open(path)?;
+        let length_bytes = file.metadata()?.len();
+        Ok(Source::new(file, length_bytes))
+    }
+}
 
 /// An open file with its length.
 #[derive(Debug)]
 pub struct Source {
-    file: File,
+    file: Box<dyn ReadAt>,
     length_bytes: u64,
 }
 
 impl Source {
-    /// Opens `path` for reading.
-    pub fn open(path: &Path) -> Result<Self, ImageError> {
-        let file = File::open(path)?;
-        let length_bytes = file.metadata()?.len();
-        Ok(Self { file, length_bytes })
+    /// What can be read up to `length_bytes`.
+    pub fn new(file: impl ReadAt + 'static, length_bytes: u64) -> Self {
+        Self { file: Box::new(file), length_bytes }
     }
 
     /// File length in bytes.
@@ -27,9 +57,9 @@ impl Source {
 
     /// Fills `buf` from `offset`; bytes beyond the end of the file are zero.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        buf.fill(0);
         let inside = self.length_bytes.saturating_sub(offset).min(buf.len() as u64);
         let inside = usize::try_from(inside).map_err(|_| ImageError("read too long".into()))?;
+        buf[inside..].fill(0);
         self.file.read_exact_at(&mut buf[..inside], offset)?;
         Ok(())
     }

@@ -8,7 +8,8 @@ use super::raw::Raw;
 use super::vdi::Vdi;
 use super::vhdx::Vhdx;
 use super::vmdk::Vmdk;
-use super::{ImageError, Kind, Layer, Source, bad};
+use super::{Backing, Extent, Files, ImageError, Kind, Layer, OnDisk, bad};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 /// More layers than this are a loop.
@@ -35,11 +36,13 @@ pub struct Piece {
 pub struct Chain {
     layers: Vec<Box<dyn Layer>>,
     files: Vec<PathBuf>,
+    /// The extent of each layer that was found last, and where it starts: layers are walked from front to back.
+    recent: RefCell<Vec<Option<(u64, Extent)>>>,
 }
 
 /// Opens one file; without a format it is probed.
-fn open_layer(path: &Path, format: Option<&str>) -> Result<Box<dyn Layer>, ImageError> {
-    let source = Source::open(path)?;
+fn open_layer(files: &dyn Files, path: &Path, format: Option<&str>) -> Result<Box<dyn Layer>, ImageError> {
+    let source = files.open(path)?;
     let format = match format {
         Some(format) => format,
         None => match source.bytes(0, 4)?.as_slice() {
@@ -54,7 +57,7 @@ fn open_layer(path: &Path, format: Option<&str>) -> Result<Box<dyn Layer>, Image
         },
     };
     Ok(match format {
-        "qcow2" => Box::new(Qcow2::open(path)?),
+        "qcow2" => Box::new(Qcow2::open_in(files, path)?),
         "qcow" => Box::new(Qcow1::open(source)?),
         "raw" => Box::new(Raw(source)),
         "vmdk" => Box::new(Vmdk::open(source)?),
@@ -85,6 +88,11 @@ pub fn resolve_name(file: &Path, name: &str) -> Result<PathBuf, ImageError> {
 impl Chain {
     /// Opens `path` as `format` with all backing files.
     pub fn open(path: &Path, format: Option<&str>) -> Result<Self, ImageError> {
+        Self::open_in(&OnDisk, path, format)
+    }
+
+    /// As [`Chain::open`], with every file looked up in `among`.
+    pub fn open_in(among: &dyn Files, path: &Path, format: Option<&str>) -> Result<Self, ImageError> {
         let mut layers: Vec<Box<dyn Layer>> = Vec::new();
         let mut files = Vec::new();
         let mut next = Some((path.to_path_buf(), format.map(str::to_owned)));
@@ -92,7 +100,7 @@ impl Chain {
             if layers.len() == MAX_DEPTH {
                 return bad("the backing chain does not end");
             }
-            let layer = open_layer(&path, format.as_deref())
+            let layer = open_layer(among, &path, format.as_deref())
                 .map_err(|error| ImageError(format!("{}: {error}", path.display())))?;
             if let Some(backing) = layer.backing() {
                 next = Some((resolve_name(&path, &backing.name)?, backing.format.clone()));
@@ -100,7 +108,8 @@ impl Chain {
             layers.push(layer);
             files.push(path);
         }
-        Ok(Self { layers, files })
+        let recent = RefCell::new(vec![None; layers.len()]);
+        Ok(Self { layers, files, recent })
     }
 
     /// The chain of the qcow2 file at `path`, as one of its internal snapshots shows it.
@@ -118,6 +127,16 @@ impl Chain {
     /// The files from the top down.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// The external data file of the top file, as recorded.
+    pub fn top_data_file(&self) -> Option<&str> {
+        self.layers[0].data_file()
+    }
+
+    /// The backing file that the top file names.
+    pub fn top_backing(&self) -> Option<&Backing> {
+        self.layers[0].backing()
     }
 
     /// Whether the imago crate can read the whole chain.
@@ -147,7 +166,7 @@ impl Chain {
             {
                 return bad("the parent's content identifier does not match");
             }
-            let extent = layer.extent_at(start)?;
+            let extent = self.extent_at(depth, start)?;
             if extent.length == 0 {
                 return bad("empty extent");
             }
@@ -157,6 +176,18 @@ impl Chain {
             }
         }
         Ok(Piece { start, length, depth: self.layers.len() - 1, kind: Kind::Absent })
+    }
+
+    fn extent_at(&self, depth: usize, start: u64) -> Result<Extent, ImageError> {
+        let recent = &mut self.recent.borrow_mut()[depth];
+        if let Some((first, extent)) = recent
+            && (*first..*first + extent.length).contains(&start)
+        {
+            return Ok(Extent { length: *first + extent.length - start, kind: extent.kind });
+        }
+        let extent = self.layers[depth].extent_at(start)?;
+        *recent = Some((start, extent));
+        Ok(extent)
     }
 
     /// Reads guest bytes; all of them must lie inside of the image.

@@ -14,7 +14,7 @@ mod vdi;
 mod vhdx;
 mod vmdk;
 
-pub use bytes::Source;
+pub use bytes::{Files, OnDisk, ReadAt, Source};
 pub use chain::{Chain, MAX_PIECES, Piece, resolve_name};
 
 use std::fmt;

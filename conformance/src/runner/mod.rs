@@ -1,9 +1,14 @@
 //! Runs a program on an unpacked fixture and captures everything that it did.
+//!
+//! The product runs in two ways that must give the same verdicts: as the built program, and in this process. Only the latter,
+//! and the crash harness that is built on it, know the product's crates.
 
+pub mod inprocess;
 mod process;
 mod product;
 mod qemu_img;
 
+pub use inprocess::InProcess;
 pub use process::{RunOutput, run};
 pub use product::Product;
 pub use qemu_img::QemuImg;
@@ -22,6 +27,10 @@ pub trait Program: Sync {
     fn run_case(&self, case: &Case, folder: &Path) -> io::Result<RunOutput>;
     /// Asks for the info JSON of one file, as version `version` prints it.
     fn info(&self, version: &str, folder: &Path, file: &str) -> io::Result<RunOutput>;
+    /// Whether installed versions of qemu-img are asked about what it left, which takes longer than everything else.
+    fn is_shown_to_qemu_img(&self) -> bool {
+        true
+    }
     /// A command line that shows the same run by hand.
     fn describe(&self, case: &Case) -> String;
 }

@@ -20,6 +20,7 @@ pub mod qcow2;
 pub mod qed;
 pub mod raw;
 pub mod rebase;
+pub mod recording;
 pub mod repairs;
 pub mod report;
 pub mod storage;

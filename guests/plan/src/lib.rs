@@ -10,5 +10,6 @@ extern crate alloc;
 pub mod commit;
 pub mod empty;
 pub mod extent;
+pub mod planted;
 pub mod rebase;
 pub mod repair;

@@ -3,13 +3,14 @@
 //! Line and bar go to standard output, as qemu-img's line does; JSON goes to standard error, apart from the result.
 
 use std::ffi::OsStr;
-use std::io::{self, IsTerminal, Stderr, StdoutLock, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::error::Failure;
+use super::output::Channel;
 use super::progress::{Progress, ProgressWish};
 use crate::text::Printable;
 
@@ -42,7 +43,7 @@ impl Style {
         wanted: bool,
         quiet: bool,
     ) -> Result<Self, Failure> {
-        let on_terminal = if io::stdout().is_terminal() { Self::Bar } else { Self::Plain };
+        let on_terminal = if Channel::Out.is_terminal() { Self::Bar } else { Self::Plain };
         let style = match how.map(OsStrExt::as_bytes) {
             None if !wanted => Self::Silent,
             None | Some(b"auto") => on_terminal,
@@ -63,22 +64,22 @@ impl Style {
 /// Progress that is being shown.
 pub(super) enum Meter {
     /// A line, or nothing.
-    Line(Progress<StdoutLock<'static>>),
+    Line(Progress<Channel>),
     /// A bar.
     Bar(ProgressBar),
     /// JSON.
-    Json(JsonLines<Stderr>),
+    Json(JsonLines<Channel>),
 }
 
 impl Meter {
     /// Shows the beginning.
     pub(super) fn start(style: Style, wish: ProgressWish) -> Self {
         match style {
-            Style::Plain => Self::Line(Progress::start(Some(io::stdout().lock()), wish)),
+            Style::Plain => Self::Line(Progress::start(Some(Channel::Out), wish)),
             Style::Silent => Self::Line(Progress::start(None, wish)),
             Style::Bar => {
                 // Without a terminal there is nothing that a bar could be drawn on; then nothing is.
-                let target = if io::stdout().is_terminal() {
+                let target = if Channel::Out.is_terminal() {
                     ProgressDrawTarget::stdout()
                 } else {
                     ProgressDrawTarget::stderr()
@@ -88,7 +89,7 @@ impl Meter {
                     bar.with_style(ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar())),
                 )
             }
-            Style::Json => Self::Json(JsonLines::start(io::stderr())),
+            Style::Json => Self::Json(JsonLines::start(Channel::Err)),
         }
     }
 

@@ -1,10 +1,12 @@
 //! Progress as qemu-img shows it: a percentage that is written over itself.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::SIGUSR1;
+
+use super::output::Channel;
 
 /// How far the percentage moves before it is shown again, unless [`Progress::in_steps_of`] says otherwise.
 const STEP_PERCENT: f64 = 1.0;
@@ -57,7 +59,7 @@ impl<W: Write> Progress<W> {
         #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
         let percent = (done.min(total) as f64) / (total as f64) * 100.0;
         if self.wish.take() && self.out.is_none() {
-            let _ = writeln!(io::stderr(), "    ({percent:.2}/100%)");
+            let _ = writeln!(Channel::Err, "    ({percent:.2}/100%)");
         }
         #[expect(clippy::float_cmp, reason = "both ends are exact and always shown")]
         if (percent - self.shown_percent).abs() > self.step_percent || percent == 0.0 || percent == 100.0 {

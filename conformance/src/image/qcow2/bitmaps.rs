@@ -33,6 +33,13 @@ impl Bitmap {
         first >= end || self.set.iter().any(|run| run[0] <= first && run[1] >= end)
     }
 
+    /// Whether the granule of a byte of the disk is set.
+    pub fn names(&self, offset: u64) -> bool {
+        let granule = offset / self.granularity_bytes;
+        let behind = self.set.partition_point(|run| run[0] <= granule);
+        behind > 0 && granule < self.set[behind - 1][1]
+    }
+
     fn add(&mut self, first: u64, end: u64) {
         match self.set.last_mut() {
             Some(last) if last[1] == first => last[1] = end,

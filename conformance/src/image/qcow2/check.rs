@@ -3,9 +3,9 @@
 //! What it cannot see: whether the data is right; guest-visible overlap of two clusters shows only as a refcount that is too low.
 
 use super::super::bytes::{be32, be64};
-use super::super::{ImageError, bad};
+use super::super::{Files, ImageError, OnDisk, bad};
 use super::entries::{Cluster, L2Entry, OFFSET_MASK};
-use super::header::EXTERNAL_DATA;
+use super::header::{DIRTY, EXTERNAL_DATA};
 use super::refcounts::{Demanded, Stored};
 use super::{Qcow2, entries, snapshots};
 use std::path::Path;
@@ -18,6 +18,10 @@ const RESERVED: u64 = 0x3f00_0000_0000_01fe;
 pub struct CheckResult {
     /// References that are wrong, refcounts that are too low, COPIED flags that lie.
     pub corruptions: u64,
+    /// Those of them that are about refcounts alone, which mean nothing in an image that is marked dirty.
+    pub of_refcounts: u64,
+    /// The image is marked dirty.
+    pub is_dirty: bool,
     /// Clusters with a refcount that is too high.
     pub leaks: u64,
     /// One line each, at most 20.
@@ -30,6 +34,11 @@ impl CheckResult {
         self.note(note);
     }
 
+    fn wrong_refcount(&mut self, note: impl FnOnce() -> String) {
+        self.of_refcounts += 1;
+        self.corrupt(note);
+    }
+
     fn note(&mut self, note: impl FnOnce() -> String) {
         if self.notes.len() < 20 {
             self.notes.push(note());
@@ -39,8 +48,13 @@ impl CheckResult {
 
 /// Checks the qcow2 file at `path`.
 pub fn check(path: &Path) -> Result<CheckResult, ImageError> {
-    let image = Qcow2::open(path)?;
-    let mut result = CheckResult::default();
+    check_in(&OnDisk, path)
+}
+
+/// As [`check`], with every file looked up in `among`.
+pub fn check_in(among: &dyn Files, path: &Path) -> Result<CheckResult, ImageError> {
+    let image = Qcow2::open_in(among, path)?;
+    let mut result = CheckResult { is_dirty: image.header.incompatible & DIRTY != 0, ..CheckResult::default() };
     let stored = Stored::read(&image.source, &image.header)?;
     let mut demanded = Demanded::new(&image.header, &image.source);
     let header = &image.header;
@@ -54,6 +68,7 @@ pub fn check(path: &Path) -> Result<CheckResult, ImageError> {
         demanded.add(*block, size);
     }
     result.corruptions += stored.bad_blocks + demanded.wild;
+    result.of_refcounts += stored.bad_blocks;
     if stored.bad_blocks + demanded.wild > 0 {
         result.note(|| format!("{} wild references", stored.bad_blocks + demanded.wild));
     }
@@ -69,7 +84,7 @@ pub fn check(path: &Path) -> Result<CheckResult, ImageError> {
             result.leaks += 1;
             result.note(|| format!("cluster {cluster} leaked: refcount {have}, references {need}"));
         } else if have < need {
-            result.corrupt(|| format!("cluster {cluster}: refcount {have}, references {need}"));
+            result.wrong_refcount(|| format!("cluster {cluster}: refcount {have}, references {need}"));
         }
     }
     Ok(result)
@@ -155,7 +170,7 @@ fn walk_entry(
 fn copied_flag(raw: u64, offset: u64, size: u64, stored: &Stored, result: &mut CheckResult, what: &str) {
     let refcount = stored.counts.get(&(offset / size)).copied().unwrap_or(0);
     if (refcount == 1) != (raw & entries::COPIED != 0) {
-        result.corrupt(|| format!("{what} for {offset:#x}: COPIED flag does not fit refcount {refcount}"));
+        result.wrong_refcount(|| format!("{what} for {offset:#x}: COPIED flag does not fit refcount {refcount}"));
     }
 }
 

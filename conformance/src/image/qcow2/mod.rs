@@ -8,10 +8,10 @@ mod refcounts;
 mod snapshots;
 
 pub use bitmaps::Bitmap;
-pub use check::{CheckResult, check};
+pub use check::{CheckResult, check, check_in};
 pub use snapshots::Snapshot;
 
-use super::{Backing, Extent, ImageError, Kind, Layer, Source, bad};
+use super::{Backing, Extent, Files, ImageError, Kind, Layer, OnDisk, Source, bad};
 use entries::{Cluster, L2Entry};
 use header::Header;
 use std::cell::RefCell;
@@ -34,7 +34,12 @@ pub struct Qcow2 {
 impl Qcow2 {
     /// Opens the image and its external data file.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
-        let source = Source::open(path)?;
+        Self::open_in(&OnDisk, path)
+    }
+
+    /// As [`Qcow2::open`], with the files looked up in `among`.
+    pub fn open_in(among: &dyn Files, path: &Path) -> Result<Self, ImageError> {
+        let source = among.open(path)?;
         let header = Header::read(&source)?;
         let needed =
             header.size.div_ceil(header.cluster_size()).div_ceil(header.cluster_size() / header.l2_entry_size());
@@ -44,7 +49,7 @@ impl Qcow2 {
         let l1 = source.bytes(header.l1_offset, u64::from(header.l1_size) * 8)?;
         let l1 = l1.chunks_exact(8).map(|entry| super::bytes::be64(entry, 0)).collect();
         let data = match &header.data_file {
-            Some(name) => Some(Source::open(&path.parent().unwrap_or(Path::new("")).join(name))?),
+            Some(name) => Some(among.open(&path.parent().unwrap_or(Path::new("")).join(name))?),
             None => None,
         };
         Ok(Self { source, header, l1, data, l2_cache: RefCell::default(), inflated: RefCell::default() })
@@ -58,6 +63,11 @@ impl Qcow2 {
     /// Persistent bitmaps with their contents.
     pub fn bitmaps(&self) -> Result<Vec<Bitmap>, ImageError> {
         bitmaps::read(self)
+    }
+
+    /// The bitmaps that record writes.
+    pub fn enabled_bitmaps(&self) -> Result<Vec<Bitmap>, ImageError> {
+        Ok(self.bitmaps()?.into_iter().filter(|bitmap| bitmap.enabled && !bitmap.in_use).collect())
     }
 
     /// Bytes of host clusters inside of the file that nothing uses, as the refcounts have it.

@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use instar_plan::planted::{self, Bug};
+
 use super::census::Census;
 use super::refcounts::Refcounts;
 use crate::layer::Result;
@@ -69,7 +71,9 @@ impl Allocator {
                 refcounts.add_block(cluster, self.offset(refcounts, cluster));
                 refcounts.set(storage, cluster, 1)?;
             } else if refcounts.get(storage, cluster)? == 0 {
-                refcounts.set(storage, cluster, 1)?;
+                let count =
+                    if planted::is(Bug::RefcountTooHigh) { 2 } else { u64::from(!planted::is(Bug::RefcountMissing)) };
+                refcounts.set(storage, cluster, count)?;
                 let is_fresh = self.is_fresh(cluster);
                 self.end = self.end.max(cluster + 1);
                 return Ok((cluster, is_fresh));

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use instar_formats::qcow2::bitmap::Bitmap;
 use instar_plan::extent::{Extent, Source};
+use instar_plan::planted::{self, Bug};
 
 use super::snapshots::{bitmap_cluster_offset, bitmap_table, bitmaps};
 use super::target::Qcow2Target;
@@ -43,6 +44,9 @@ impl Qcow2Target {
     /// Sets the bits for everything in `sources` that is not `Absent`, in memory.
     pub(super) fn record(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<()> {
         let size = self.image.geometry.cluster_size_bytes();
+        if planted::is(Bug::BitmapNotUpdated) {
+            return Ok(());
+        }
         for enabled in &mut self.bitmaps {
             for extent in sources.iter().filter(|extent| extent.source != Source::Absent) {
                 let granularity_bits = u32::from(enabled.bitmap.granularity_bits);

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use instar_formats::qcow2::entry::L2Entry;
 use instar_formats::qcow2::{CryptMethod, feature, refcount};
 use instar_plan::empty::{EmptyLayout, plan_empty_qcow2};
+use instar_plan::planted::{self, Bug};
 
 use super::image::Image;
 use super::target::Qcow2Target;
@@ -51,7 +52,11 @@ impl Emptier {
         match plan_empty_qcow2(&image.geometry, header.l1_offset, header.l1_entries, holds_more) {
             Some(layout) if is_in_place(storage, &image, &layout)? => Ok(Self(Method::Clear(Box::new(image), layout))),
             Some(layout) => Ok(Self(Method::Rebuild(Box::new(image), layout))),
-            None => Ok(Self(Method::Discard(Box::new(Qcow2Target::new(storage, image, true)?)))),
+            None => {
+                let mut target = Qcow2Target::new(storage, image, true)?;
+                target.clears_data_last = !planted::is(Bug::DataFileClearedTooEarly);
+                Ok(Self(Method::Discard(Box::new(target))))
+            }
         }
     }
 
@@ -125,7 +130,8 @@ fn rebuild(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Re
     };
 
     // From here on the refcounts mean nothing, and the table that says what the overlay holds is empty.
-    let dirty = image.header.incompatible_features | feature::DIRTY;
+    let mark = if planted::is(Bug::RebuiltWithoutDirtyBit) { 0 } else { feature::DIRTY };
+    let dirty = image.header.incompatible_features | mark;
     storage.write(device, 72, &dirty.to_be_bytes()).map_err(failure)?;
     let l1_bytes = u64::from(image.header.l1_entries) * 8;
     storage.write(device, image.header.l1_offset, &vec![0; to_index(l1_bytes)]).map_err(failure)?;

@@ -3,11 +3,13 @@
 use alloc::vec::Vec;
 
 use instar_abi::report::error_kind;
-use instar_formats::qcow2::{Access, Header, encode_first_cluster};
+use instar_formats::qcow2::{Access, Header};
 use instar_plan::extent::Extent;
+use instar_plan::rebase::{HeaderWrite, plan_header_writes};
 
 use super::image::read_header;
 use super::target::Qcow2Target;
+use crate::bytes::read_vec;
 use crate::layer::{Layer, Result};
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
@@ -38,7 +40,7 @@ impl Qcow2Target {
         header.refcount_table_offset = offset;
         header.refcount_table_clusters = u32::try_from(clusters)
             .map_err(|_| Failure::new(error_kind::JOB, self.image.layer, "the refcount table is too large"))?;
-        write_header(storage, self.image.layer, self.image.device, &encoded(&header)?)?;
+        write_header(storage, self.image.layer, self.image.device, &header)?;
         self.image.header = header;
         Ok(())
     }
@@ -52,11 +54,16 @@ pub(crate) fn read_own_header(storage: &mut dyn Storage, layer: u32, device: Dev
     read_header(storage, layer, device, Access::ReadWrite)
 }
 
-/// The first cluster of an image with this header.
+/// How the first cluster of an image becomes one with this header.
 ///
 /// # Errors
 /// If it does not fit, or a table lies in the first cluster, which would be overwritten.
-pub(crate) fn encoded(header: &Header) -> Result<Vec<u8>> {
+pub(crate) fn header_writes(
+    storage: &mut dyn Storage,
+    layer: u32,
+    device: DeviceId,
+    header: &Header,
+) -> Result<Vec<HeaderWrite>> {
     let size = header.cluster_size_bytes();
     let in_the_way = header.refcount_table_offset < size
         || (header.l1_entries != 0 && header.l1_offset < size)
@@ -64,21 +71,21 @@ pub(crate) fn encoded(header: &Header) -> Result<Vec<u8>> {
         || header.extensions.bitmaps.is_some_and(|bitmaps| bitmaps.directory_offset < size)
         || header.extensions.crypto_header.is_some_and(|pointer| pointer.offset < size);
     if in_the_way {
-        return Err(Failure::new(error_kind::CORRUPT, 0, "a table lies in the header's cluster"));
+        return Err(Failure::new(error_kind::CORRUPT, layer, "a table lies in the header's cluster"));
     }
-    encode_first_cluster(header).map_err(|error| Failure::new(error_kind::JOB, 0, error))
+    let old = read_header(storage, layer, device, Access::ReadWrite)?;
+    let current = read_vec(storage, layer, device, 0, size)?;
+    plan_header_writes(&current, &old, header).map_err(|error| Failure::new(error_kind::JOB, layer, error))
 }
 
-/// Writes a first cluster in one piece, durably.
+/// Makes the header this one, durably.
 ///
 /// # Errors
-/// If the device refuses.
-pub(crate) fn write_header(
-    storage: &mut dyn Storage,
-    layer: u32,
-    device: DeviceId,
-    first_cluster: &[u8],
-) -> Result<()> {
-    storage.write(device, 0, first_cluster).map_err(|error| Failure::storage(layer, error))?;
-    storage.flush(device).map_err(|error| Failure::storage(layer, error))
+/// As [`header_writes`], and if the device refuses.
+pub(crate) fn write_header(storage: &mut dyn Storage, layer: u32, device: DeviceId, header: &Header) -> Result<()> {
+    for write in header_writes(storage, layer, device, header)? {
+        storage.write(device, write.offset, &write.bytes).map_err(|error| Failure::storage(layer, error))?;
+        storage.flush(device).map_err(|error| Failure::storage(layer, error))?;
+    }
+    Ok(())
 }

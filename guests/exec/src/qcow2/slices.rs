@@ -4,6 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use instar_plan::planted::{self, Bug};
+
 use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
@@ -78,6 +80,10 @@ impl Slices {
         let mut ranges: Vec<(u64, &mut [u8])> =
             missing.iter().copied().zip(buffers.iter_mut().map(|buffer| buffer.as_mut_slice())).collect();
         storage.read_many(self.device, &mut ranges).map_err(|error| Failure::storage(self.layer, error))?;
+        if planted::is(Bug::StaleL2Window) {
+            let first = buffers.first().cloned().unwrap_or_default();
+            buffers.fill(first);
+        }
         self.make_room();
         self.clock += 1;
         for (offset, bytes) in missing.into_iter().zip(buffers) {

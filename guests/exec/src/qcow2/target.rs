@@ -8,6 +8,7 @@ use instar_formats::qcow2::entry::{L1Entry, L2Entry};
 use instar_formats::qcow2::feature;
 use instar_plan::commit::{HostCluster, Place, Step, TargetCluster, plan_commit_qcow2};
 use instar_plan::extent::{self, Extent, Source};
+use instar_plan::planted::{self, Bug};
 
 use super::allocator::Allocator;
 use super::bitmaps::EnabledBitmap;
@@ -41,6 +42,11 @@ pub struct Qcow2Target {
     dirty_l1: BTreeSet<u64>,
     /// Host clusters that lose one reference each once nothing on disk refers to them any more.
     pub(super) releases: Vec<u64>,
+    /// Clusters of the external data file, by their offset, that nothing on disk will refer to any more.
+    vacated_data: Vec<u64>,
+    /// Whether these must stay as they are until nothing refers to them: the image is all that shows them. A target that layers
+    /// above hide is better cleared first, because nobody would come back for it.
+    pub(super) clears_data_last: bool,
     pub(super) bitmaps: Vec<EnabledBitmap>,
     /// Where the next packed cluster goes.
     pub(super) packed_end: PackedEnd,
@@ -76,6 +82,8 @@ impl Qcow2Target {
             transfer,
             dirty_l1: BTreeSet::new(),
             releases: Vec::new(),
+            vacated_data: Vec::new(),
+            clears_data_last: false,
             bitmaps: Vec::new(),
             packed_end: PackedEnd::default(),
             written_end_bytes: 0,
@@ -176,7 +184,11 @@ impl Qcow2Target {
                     }
                 };
                 self.fill(storage, below, *cluster, host_offset, is_fresh, pieces)?;
-                self.replace(storage, *cluster, entry.moved_to(host_offset))
+                let mut entry = entry.moved_to(host_offset);
+                if planted::is(Bug::WrongCopiedFlag) {
+                    entry.descriptor &= !(1 << 63);
+                }
+                self.replace(storage, *cluster, entry)
             }
         }
     }
@@ -266,31 +278,35 @@ impl Qcow2Target {
         let old = L2Entry::read(&geometry, bytes, index);
         entry.write(&geometry, bytes, index);
         if let Some(range) = old.compressed_range(&geometry) {
+            if planted::is(Bug::CompressedRefcountKept) {
+                return Ok(());
+            }
             let end = range.host_offset + range.length_bytes;
             self.releases.extend(geometry.cluster_index(range.host_offset)..geometry.clusters_for(end));
         } else if let Some(offset) = old.host_offset(&geometry)
             && entry.host_offset(&geometry) != Some(offset)
         {
-            self.release_data(storage, offset)?;
+            if geometry.external_data {
+                self.vacated_data.push(offset);
+            } else {
+                self.releases.push(geometry.cluster_index(offset));
+            }
         }
         Ok(())
     }
 
-    /// Gives a data cluster up.
-    fn release_data(&mut self, storage: &mut dyn Storage, offset: u64) -> Result<()> {
-        let geometry = self.image.geometry;
-        if geometry.external_data {
-            // Whoever reads the data file without the tables sees zeros there, not what used to be.
-            let end =
-                (offset + geometry.cluster_size_bytes()).min(storage.length_bytes(self.image.data_device)).max(offset);
-            if end == offset {
-                return Ok(());
+    /// Clears what was given up in the external data file: whoever reads it without the tables sees zeros there, not what
+    /// used to be.
+    fn clear_vacated_data(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        let (device, size) = (self.image.data_device, self.image.geometry.cluster_size_bytes());
+        let length = storage.length_bytes(device);
+        self.vacated_data.sort_unstable();
+        for run in core::mem::take(&mut self.vacated_data).chunk_by(|left, right| left + size == *right) {
+            let (start, end) = (run[0], (run[run.len() - 1] + size).min(length));
+            if start < end {
+                storage.write_zeroes(device, start, end - start, true).map_err(|error| self.storage_failure(error))?;
             }
-            return storage
-                .write_zeroes(self.image.data_device, offset, end - offset, true)
-                .map_err(|error| self.storage_failure(error));
         }
-        self.releases.push(geometry.cluster_index(offset));
         Ok(())
     }
 
@@ -388,6 +404,9 @@ impl Qcow2Target {
             self.refcounts.write_table_place(storage)?;
             self.releases.extend(abandoned.into_iter().flatten());
         }
+        if planted::is(Bug::NoBarrierBeforeTables) {
+            return Ok(());
+        }
         self.barrier(storage)
     }
 }
@@ -398,6 +417,7 @@ impl Target for Qcow2Target {
     }
 
     fn grow(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], size_bytes: u64) -> Result<()> {
+        let size_bytes = if planted::is(Bug::BaseNotGrown) { self.size_bytes() } else { size_bytes };
         self.grow_disk(storage, below, size_bytes)
     }
 
@@ -423,13 +443,13 @@ impl Target for Qcow2Target {
     }
 
     fn vacate(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<bool> {
-        let waiting = self.releases.len();
+        let waiting = self.releases.len() + self.vacated_data.len();
         for step in self.plan(storage, sources)? {
             if let Step::Replace { cluster, entry } = step {
                 self.replace(storage, cluster, entry)?;
             }
         }
-        Ok(self.releases.len() > waiting)
+        Ok(self.releases.len() + self.vacated_data.len() > waiting)
     }
 
     fn put(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], sources: &[Extent]) -> Result<()> {
@@ -441,19 +461,31 @@ impl Target for Qcow2Target {
 
     fn is_under_pressure(&self) -> bool {
         let tables = self.image.slices.unwritten_bytes() + self.refcounts.unwritten_bytes();
-        tables > UNWRITTEN_BYTES_MAX || self.releases.len() > RELEASES_MAX
+        tables > UNWRITTEN_BYTES_MAX || self.releases.len() + self.vacated_data.len() > RELEASES_MAX
     }
 
     fn make_visible(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        if !self.clears_data_last {
+            self.clear_vacated_data(storage)?;
+        }
+        if planted::is(Bug::ReleasedTooEarly) {
+            self.release(storage)?;
+        }
         self.make_owned(storage)?;
         if self.image.slices.has_dirty() || !self.dirty_l1.is_empty() {
             self.image.slices.write_dirty(storage)?;
             self.write_l1(storage)?;
-            self.barrier(storage)?;
+            if !planted::is(Bug::NoBarrierBeforeEmptying) {
+                self.barrier(storage)?;
+            }
         }
         if !self.releases.is_empty() {
             self.release(storage)?;
             self.barrier(storage)?;
+        }
+        if !self.vacated_data.is_empty() {
+            self.clear_vacated_data(storage)?;
+            storage.flush(self.image.data_device).map_err(|error| self.storage_failure(error))?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use instar_plan::extent::Source;
+use instar_plan::planted::{self, Bug};
 use instar_plan::rebase::{Comparison, Verdicts};
 
 use super::reader::{BUFFER_BYTES, Reader};
@@ -49,6 +50,9 @@ impl Comparer {
         comparisons: &[Comparison],
         verdicts: &mut Verdicts,
     ) -> Result<()> {
+        if planted::is(Bug::EverythingComparesEqual) {
+            return Ok(());
+        }
         let mut questions = Questions::default();
         for comparison in comparisons {
             match (comparison.old, comparison.new) {

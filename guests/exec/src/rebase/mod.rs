@@ -1,7 +1,7 @@
 //! Rebase: the overlay receives what it would otherwise no longer show; then its header names the new backing file.
 //!
-//! At every moment the overlay shows what it showed: what it receives is what it shows already, and its header changes in
-//! one write once everything else is durable.
+//! At every moment the overlay shows what it showed: what it receives is what it shows already, and the sector of its
+//! header that names the backing file changes once everything else is durable.
 
 mod chains;
 mod compare;
@@ -17,7 +17,7 @@ use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::open::{image_device, repair_layer};
-use crate::qcow2::{encoded, read_own_header, write_header};
+use crate::qcow2::{header_writes, read_own_header, write_header};
 use crate::repairs::Repairs;
 use crate::report::{self, Failure};
 use crate::storage::Storage;
@@ -47,9 +47,9 @@ fn rebase(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Resul
     // Whether the new header can be written at all is known before anything is copied.
     let header = read_own_header(storage, 0, device)?;
     let planned = plan_header(&header, &order.backing()).map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
-    let first_cluster = encoded(&planned)?;
+    header_writes(storage, 0, device, &planned)?;
     if order.is_unsafe {
-        write_header(storage, 0, device, &first_cluster)?;
+        write_header(storage, 0, device, &planned)?;
         return Ok(RebaseReport { clusters_copied: 0, bytes_copied: 0 });
     }
     if order.compresses && header.is_encrypted() {

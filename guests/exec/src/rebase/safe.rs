@@ -7,6 +7,7 @@ use instar_abi::report::{RebaseReport, error_kind};
 use instar_formats::qcow2::Access;
 use instar_formats::qcow2::geometry::Geometry;
 use instar_plan::extent::{Extent, Source};
+use instar_plan::planted::{self, Bug};
 use instar_plan::rebase::{Comparison, Packing, Received, Verdicts, plan_comparisons, plan_header, plan_rebase_qcow2};
 
 use super::chains::{Chains, Views};
@@ -60,10 +61,15 @@ pub(super) fn rebase(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) ->
         storage.progress(done_bytes, total_bytes);
         Ok(())
     })?;
-    work.overlay.make_visible(storage)?;
+    if !planted::is(Bug::HeaderSwitchedTooEarly) {
+        work.overlay.make_visible(storage)?;
+    }
     let header = plan_header(work.overlay.header(), &order.backing())
         .map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
     work.overlay.replace_header(storage, header)?;
+    if planted::is(Bug::HeaderSwitchedTooEarly) {
+        work.overlay.make_visible(storage)?;
+    }
     Ok(work.report)
 }
 

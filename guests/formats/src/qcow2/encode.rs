@@ -4,6 +4,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use super::extension::{
     BACKING_FORMAT, BITMAPS, CRYPTO_HEADER, DATA_FILE_NAME, END, FEATURE_NAMES, MAX_BACKING_FORMAT_BYTES,
@@ -36,24 +37,44 @@ impl fmt::Display for EncodeError {
 
 impl core::error::Error for EncodeError {}
 
-/// The bytes of the first cluster for `header`.
-///
-/// What decides is: `version`, the typed fields, `unknown_fields`, and `extensions` except its feature names, which are
-/// replaced by the tool's own. `backing_name_offset` and `header_length_bytes` are computed anew; unknown extensions
-/// come out in reverse order; a backing format longer than 15 bytes is cut. Feature bits are written as they are:
-/// clearing unknown autoclear bits is the caller's step.
+/// What a first cluster need not have, and where its backing name goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Leave the names of feature bits out.
+    pub without_feature_names: bool,
+    /// Where the backing name begins, in bytes; right behind the extensions if not given.
+    pub name_offset: Option<usize>,
+}
+
+/// A first cluster and what lies where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstCluster {
+    /// All its bytes.
+    pub bytes: Vec<u8>,
+    /// Where the extensions end, their end mark included.
+    pub extensions_end: usize,
+    /// The backing name's bytes; empty if there is none.
+    pub name: Range<usize>,
+}
+
+/// As [`encode_first_cluster`], in another layout.
 ///
 /// # Errors
-/// If the backing name is too long or the whole does not fit into a cluster.
-pub fn encode_first_cluster(header: &Header) -> Result<Vec<u8>, EncodeError> {
+/// As [`encode_first_cluster`]; also if the extensions reach beyond the place of the name.
+pub fn encode_first_cluster_as(header: &Header, layout: Layout) -> Result<FirstCluster, EncodeError> {
     let name = header.backing_name.as_deref().unwrap_or_default();
     if name.len() > MAX_BACKING_NAME_BYTES {
         return Err(EncodeError::NameTooLong);
     }
     let mut cluster = Cluster { bytes: vec![0; 1 << header.cluster_bits], end: 0 };
     let header_length = put_fixed_part(header, &mut cluster)?;
-    put_extensions(header, &mut cluster)?;
-    let name_offset = cluster.end;
+    put_extensions(header, layout, &mut cluster)?;
+    let extensions_end = cluster.end;
+    let name_offset = layout.name_offset.unwrap_or(extensions_end);
+    if name_offset < extensions_end && !name.is_empty() {
+        return Err(EncodeError::NoRoom);
+    }
+    cluster.end = name_offset;
     cluster.put(name)?;
     let mut bytes = cluster.bytes;
     if !name.is_empty() {
@@ -64,7 +85,20 @@ pub fn encode_first_cluster(header: &Header) -> Result<Vec<u8>, EncodeError> {
     if header.version >= 3 {
         put_u32(&mut bytes, 100, u32::try_from(header_length).map_err(|_| EncodeError::NoRoom)?);
     }
-    Ok(bytes)
+    Ok(FirstCluster { bytes, extensions_end, name: name_offset..name_offset + name.len() })
+}
+
+/// The bytes of the first cluster for `header`.
+///
+/// What decides is: `version`, the typed fields, `unknown_fields`, and `extensions` except its feature names, which are
+/// replaced by the tool's own. `backing_name_offset` and `header_length_bytes` are computed anew; unknown extensions
+/// come out in reverse order; a backing format longer than 15 bytes is cut. Feature bits are written as they are:
+/// clearing unknown autoclear bits is the caller's step.
+///
+/// # Errors
+/// If the backing name is too long or the whole does not fit into a cluster.
+pub fn encode_first_cluster(header: &Header) -> Result<Vec<u8>, EncodeError> {
+    encode_first_cluster_as(header, Layout::default()).map(|cluster| cluster.bytes)
 }
 
 /// A cluster that is filled from its start.
@@ -134,7 +168,7 @@ fn put_fixed_part(header: &Header, cluster: &mut Cluster) -> Result<usize, Encod
     Ok(cluster.end)
 }
 
-fn put_extensions(header: &Header, cluster: &mut Cluster) -> Result<(), EncodeError> {
+fn put_extensions(header: &Header, layout: Layout, cluster: &mut Cluster) -> Result<(), EncodeError> {
     let extensions = &header.extensions;
     if let Some(format) = &extensions.backing_format {
         cluster.put_extension(BACKING_FORMAT, &format[..format.len().min(MAX_BACKING_FORMAT_BYTES)])?;
@@ -148,7 +182,8 @@ fn put_extensions(header: &Header, cluster: &mut Cluster) -> Result<(), EncodeEr
         put_u64(&mut data, 8, pointer.length_bytes);
         cluster.put_extension(CRYPTO_HEADER, &data)?;
     }
-    if header.version >= 3 && header.cluster_size_bytes() > MAX_CLUSTER_WITHOUT_FEATURE_NAMES_BYTES {
+    let has_room = header.version >= 3 && header.cluster_size_bytes() > MAX_CLUSTER_WITHOUT_FEATURE_NAMES_BYTES;
+    if has_room && !layout.without_feature_names {
         cluster.put_extension(FEATURE_NAMES, &feature::own_table())?;
     }
     if let Some(bitmaps) = extensions.bitmaps {

@@ -13,7 +13,7 @@ mod parse;
 pub mod refcount;
 pub mod snapshot;
 
-pub use encode::{EncodeError, encode_first_cluster};
+pub use encode::{EncodeError, FirstCluster, Layout, encode_first_cluster, encode_first_cluster_as};
 pub use error::HeaderError;
 pub use extension::{BitmapsPointer, CryptoHeaderPointer, Extensions, UnknownExtension};
 pub use feature::{FeatureKind, FeatureName};

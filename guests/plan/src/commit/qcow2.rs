@@ -9,6 +9,7 @@ use instar_formats::qcow2::entry::{L2Entry, Subcluster};
 use instar_formats::qcow2::geometry::Geometry;
 
 use crate::extent::{Extent, Pieces, Source};
+use crate::planted::{self, Bug};
 
 /// Whether the host cluster of an entry may be written in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,9 @@ pub fn plan_commit_qcow2(
     for (cluster, current) in (first_cluster..).zip(clusters) {
         let (start, end) = (cluster * size, ((cluster + 1) * size).min(target.size_bytes));
         let pieces = offered.present_in(start, end);
+        if planted::is(Bug::LostLastPartialCluster) && end < (cluster + 1) * size {
+            continue;
+        }
         if !pieces.is_empty() {
             steps.extend(plan_cluster(target, cluster, *current, pieces, start, end));
         }
@@ -107,6 +111,9 @@ fn plan_cluster(
     let geometry = &target.geometry;
     let covered: u64 = pieces.iter().map(|piece| piece.length_bytes).sum();
     let all_zero = pieces.iter().all(|piece| piece.source == Source::Zero);
+    if planted::is(Bug::LostZeroCluster) && all_zero {
+        return None;
+    }
     if all_zero && covered == end - start && (geometry.version >= 3 || !target.has_backing) {
         let entry = if geometry.version >= 3 { L2Entry::zero(geometry) } else { L2Entry::UNALLOCATED };
         return (current.entry != entry).then_some(Step::Replace { cluster, entry });
@@ -200,6 +207,7 @@ fn plan_subclusters(
         } else {
             let keep = state == Subcluster::Data && !moves;
             writes.extend(if keep { inside } else { filled(&inside, part_start, part_end) });
+            let index = if planted::is(Bug::WrongSubclusterBit) { (index + 1) % 32 } else { index };
             entry = entry.with_data(geometry, index, current.entry.host_offset(geometry).unwrap_or(0));
         }
     }

@@ -20,7 +20,7 @@ use super::commit::warn_of_probed_raw;
 use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::operand::{OpenOperand, gate_options, one_file, open};
-use super::output::{Form, print};
+use super::output::{Channel, Form, print};
 use super::progress::{Progress, ProgressWish};
 use super::rate;
 use super::repairs;
@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Re
     if !arguments.is_unsafe && arguments.backing.is_none() {
         return Err(Failure::usage(COMMAND, "Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let shown = (arguments.progress && !arguments.quiet).then(|| io::stdout().lock());
+    let shown = (arguments.progress && !arguments.quiet).then_some(Channel::Out);
     let mut progress = Progress::start(shown, ProgressWish::listen()).in_steps_of(STEP_PERCENT);
     let cache = cache_mode(arguments.cache.as_deref(), "cache")?;
     let backing_cache = cache_mode(arguments.backing_cache.as_deref(), "source cache")?;
