@@ -6,6 +6,7 @@ use instar_abi::job::{CommitJob, commit_flag};
 use instar_abi::report::{CommitReport, error_kind};
 use instar_plan::extent::{Extent, Source};
 
+use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::{Layer, Result, map_stack};
 use crate::open::{open_emptier, open_layers, open_target, repair_layer};
@@ -28,6 +29,7 @@ fn commit(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Resul
     if part.base_layer == 0 || part.base_layer >= job.layer_count {
         return Err(Failure::new(error_kind::INTERNAL, 0, "the job names a base that it does not have"));
     }
+    let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
     repair_layer(storage, &job, 0, repairs)?;
     let mut above = open_layers(storage, &job, 0..part.base_layer)?;
     let mut below = open_layers(storage, &job, part.base_layer + 1..job.layer_count)?;

@@ -7,6 +7,7 @@ extern crate alloc;
 pub mod blocks;
 mod bytes;
 pub mod commit;
+mod crypt;
 pub mod info;
 pub mod job;
 pub mod layer;

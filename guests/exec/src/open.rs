@@ -50,6 +50,7 @@ pub fn open_layer(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resul
     let (device, entry) = image_device(job, layer)?;
     match entry {
         format::RAW => Ok(Box::new(Raw::open(storage, layer, device))),
+        format::LUKS => Ok(Box::new(Raw::open(storage, layer, device.plain()))),
         // Whoever is named on the command line is opened for writing, as qemu-img does, even where nothing will be written.
         format::QCOW2 => {
             let access = if layer == 0 { Access::ReadWrite } else { Access::ReadOnly };
@@ -158,6 +159,7 @@ pub fn open_target(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resu
     let (device, entry) = image_device(job, layer)?;
     match entry {
         format::RAW => Ok(Box::new(RawTarget::new(Raw::open(storage, layer, device)))),
+        format::LUKS => Ok(Box::new(RawTarget::new(Raw::open(storage, layer, device.plain())))),
         format::QCOW2 => {
             let image = open_qcow2(storage, job, layer, Access::ReadOnly)?;
             Ok(Box::new(Qcow2Target::new(storage, image, layer + 1 < job.layer_count)?))

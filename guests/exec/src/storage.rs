@@ -7,6 +7,26 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub u32);
 
+impl DeviceId {
+    /// Marks the number under which a device's encrypted data is seen as plain bytes.
+    const PLAIN: u32 = 1 << 31;
+
+    /// The same device, as what its encrypted data stands for. Only `crypt::Unlocked` knows such numbers.
+    pub(crate) fn plain(self) -> Self {
+        Self(self.0 | Self::PLAIN)
+    }
+
+    /// Whether encrypted data is seen as plain bytes.
+    pub(crate) fn is_plain(self) -> bool {
+        self.0 & Self::PLAIN != 0
+    }
+
+    /// The device itself, as it is in the job's device table.
+    pub(crate) fn file(self) -> Self {
+        Self(self.0 & !Self::PLAIN)
+    }
+}
+
 /// What was being done when a device failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

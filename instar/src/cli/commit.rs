@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use instar_abi::job::{CommitJob, commit_flag, format, operation};
@@ -20,10 +21,12 @@ use super::progress::ProgressWish;
 use super::rate;
 use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
+use super::secret::LayerSecret;
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, ImageFile, OpenError, driver, find_base, system_text};
+use crate::files::{Access, Cause, ImageFile, OpenError, Removal, driver, find_base, system_text};
+use crate::jail::Purpose;
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -45,10 +48,10 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     };
     let afterwards = Afterwards::choose(arguments)?;
     let progress_wish = ProgressWish::listen();
-    let (gate, layers) = open_layers(file, arguments, sandbox)?;
+    let opened = open_layers(file, arguments, sandbox)?;
     // Whatever fails from here on fails behind the first line of progress, as in qemu-img.
     let meter = Meter::start(style, progress_wish);
-    let mut chain = Chain::choose(&gate, layers, arguments)?;
+    let mut chain = Chain::choose(opened, arguments)?;
     chain.use_cache(cache)?;
     afterwards.check(arguments, &chain.layers, chain.base)?;
     check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
@@ -60,10 +63,11 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     if empties {
         chain.make_writable(0)?;
     }
-    let how = How { empties, flushing: cache.flushing, bytes_per_second: rate };
+    let removal = (afterwards == Afterwards::Delete).then(|| chain.prepare_removal()).transpose()?;
+    let how = How { empties, flushing: cache.flushing, bytes_per_second: rate, removal: removal.as_ref() };
     let report = chain.merge(&how, meter, sandbox)?;
-    if afterwards == Afterwards::Delete {
-        chain.delete_overlay()?;
+    if let Some(removal) = &removal {
+        chain.delete_overlay(removal)?;
     }
     if arguments.quiet {
         return Ok(());
@@ -76,50 +80,61 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
 
 /// How a chain is merged.
 #[derive(Default)]
-struct How {
+struct How<'a> {
     empties: bool,
     flushing: Flushing,
     bytes_per_second: u64,
+    /// What is done with the overlay afterwards.
+    removal: Option<&'a Removal>,
 }
 
 /// An overlay's chain, and which of its layers is the base.
 struct Chain {
     layers: Vec<Layer>,
     base: usize,
+    secrets: Vec<LayerSecret>,
 }
 
-/// FILE and everything below it, and the gate for names that an image records.
-fn open_layers(
-    file: &OsStr,
-    arguments: &CommitArguments,
-    sandbox: &mut impl Sandbox,
-) -> Result<(Gate, Vec<Layer>), Failure> {
+/// FILE and everything below it.
+struct Opened {
+    /// Decides which names that an image records are followed.
+    gate: Gate,
+    layers: Vec<Layer>,
+    secrets: Vec<LayerSecret>,
+}
+
+fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<Opened, Failure> {
     let overlay = open(file, &arguments.image, Access::Write)?;
     let name = overlay.image.name().to_vec();
     let options = gate_options(&arguments.gate, arguments.base.as_deref());
     let gate = Gate::new(&name, &options).map_err(Failure::File)?;
-    let layers = discover(&gate, overlay.image, overlay.format, Links::OfOverlay, &mut Inspector(sandbox))?;
+    let layers =
+        discover(&gate, overlay.image, overlay.format, overlay.keys, Links::OfOverlay, &mut Inspector(sandbox))?;
     if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
         warn_of_probed_raw(&name);
     }
-    if layers.len() < 2 && matches!(layers[0].summary.format, format::LUKS | format::OTHER) {
+    if layers.len() < 2 && layers[0].summary.format == format::OTHER {
         let text = b"overlays of this format cannot be read in this version".to_vec();
         return Err(Failure::Image { image: name, text });
     }
-    Ok((gate, layers))
+    let secrets = overlay.secrets.of_layers(&layers).map_err(|error| {
+        Failure::Open(OpenError { image: name, backing_depth: error.layer, cause: Cause::Image(error.text) })
+    })?;
+    Ok(Opened { gate, layers, secrets })
 }
 
 impl Chain {
-    fn choose(gate: &Gate, layers: Vec<Layer>, arguments: &CommitArguments) -> Result<Self, Failure> {
+    fn choose(opened: Opened, arguments: &CommitArguments) -> Result<Self, Failure> {
+        let Opened { gate, layers, secrets } = opened;
         let base = match &arguments.base {
-            Some(base) => find_base(gate, &layers, base.as_bytes()).ok_or_else(|| Failure::NotInChain {
+            Some(base) => find_base(&gate, &layers, base.as_bytes()).ok_or_else(|| Failure::NotInChain {
                 base: base.as_bytes().to_vec(),
                 image: layers[0].image.name().to_vec(),
             })?,
             None if layers.len() < 2 => return Err(Failure::NoBacking),
             None => 1,
         };
-        Ok(Self { layers, base })
+        Ok(Self { layers, base, secrets })
     }
 
     /// Opens all files in the way that a cache mode asks for.
@@ -170,12 +185,14 @@ impl Chain {
         self.layers[layer].files_mut().try_for_each(|file| file.make_writable().map_err(Failure::File))
     }
 
-    fn merge(&self, how: &How, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
+    fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
         // An overlay that was not closed properly is repaired, whatever becomes of it.
         let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
         let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
+            .with_secrets(&self.secrets)
             .flushed(how.flushing)
-            .limited_to(how.bytes_per_second);
+            .limited_to(how.bytes_per_second)
+            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
             flags |= commit_flag::BASE_FORMAT_PROBED;
@@ -199,7 +216,7 @@ impl Chain {
     }
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
-    fn delete_overlay(&self) -> Result<(), Failure> {
+    fn delete_overlay(&self, removal: &Removal) -> Result<(), Failure> {
         let failed = |what: &str, error: &io::Error| Failure::Image {
             image: self.name(0),
             text: format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes(),
@@ -208,7 +225,12 @@ impl Chain {
             .files()
             .try_for_each(ImageFile::sync)
             .map_err(|error| failed("the base cannot be flushed: ", &error))?;
-        self.layers[0].image.unlink().map_err(|error| failed("", &error))
+        removal.carry_out().map_err(|error| failed("", &error))
+    }
+
+    /// What is needed to delete the overlay later.
+    fn prepare_removal(&self) -> Result<Removal, Failure> {
+        Removal::prepare(&self.layers[0].image).map_err(|error| Failure::File(Cause::system(&self.name(0), &error)))
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.
@@ -273,7 +295,7 @@ mod tests {
     use super::super::sandbox::{Answer, OnProgress};
     use super::*;
     use crate::files::chain::Summary;
-    use crate::files::{Location, Origin, open_operand};
+    use crate::files::{LayerKey, Location, Origin, open_operand};
 
     /// Answers every job in the same way.
     struct Says(Answer);
@@ -324,9 +346,10 @@ mod tests {
                 given_format: format::QCOW2,
                 location,
                 recorded: None,
+                key: LayerKey::default(),
             }
         };
-        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1 };
+        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1, secrets: Vec::new() };
         let progress = Meter::start(Style::Silent, ProgressWish::default());
         let place = format!("{}/", directory.path().display());
         chain

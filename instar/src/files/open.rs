@@ -162,10 +162,7 @@ impl ImageFile {
 
     /// Opens the very same file once more.
     fn open_again(&self, writable: bool, flags: OFlag) -> io::Result<File> {
-        // The link of an open file leads to that file itself, whatever its name stands for by now.
-        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let flags = flags | OFlag::O_NONBLOCK;
-        OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(link)
+        open_again(&self.file, writable, flags)
     }
 
     /// Opens the file a second time, for reading and writing past the system's page cache.
@@ -209,22 +206,25 @@ impl ImageFile {
         self.file.sync_all()
     }
 
-    /// Removes the file's name, unless something else bears it by now.
-    ///
-    /// # Errors
-    /// The system's, or that the file is not there any more.
-    pub fn unlink(&self) -> io::Result<()> {
-        let status = std::fs::symlink_metadata(&self.canonical)?;
-        if identity_of(&status) != self.identity {
-            return Err(io::Error::other("another file has taken its place"));
-        }
-        std::fs::remove_file(&self.canonical)
-    }
-
     /// Gives the open file away, and its locks with it: they last until it and every copy of it is closed.
     pub fn into_file(self) -> File {
         self.file
     }
+}
+
+/// Opens the very file that is open already, for reading only and without any lock.
+///
+/// # Errors
+/// The system's.
+pub fn open_again_for_reading(file: &File) -> io::Result<File> {
+    open_again(file, false, OFlag::empty())
+}
+
+fn open_again(file: &File, writable: bool, flags: OFlag) -> io::Result<File> {
+    // The link of an open file leads to that file itself, whatever its name stands for by now.
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = flags | OFlag::O_NONBLOCK;
+    OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(link)
 }
 
 /// Opens a file that the user named.
@@ -270,7 +270,6 @@ pub(super) fn open_found(found: Found<'_>, name: &[u8], access: Access) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn a_file_system_without_direct_access_is_named_as_the_reason() {
@@ -279,21 +278,5 @@ mod tests {
         let refusal = image.bypass_cache().expect_err("refused").to_string();
         assert_eq!(refusal, "Could not open '/proc/version': filesystem does not support O_DIRECT");
         assert!(image.direct().is_none());
-    }
-
-    #[test]
-    fn only_the_file_that_is_open_is_unlinked() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("image");
-        std::fs::write(&path, b"x").expect("a file");
-        let image = open_operand(path.as_os_str().as_encoded_bytes(), Access::Look).expect("opens");
-        std::fs::rename(&path, directory.path().join("moved")).expect("moved");
-        assert!(image.unlink().is_err());
-        File::create(&path).and_then(|mut other| other.write_all(b"y")).expect("another file");
-        assert_eq!(image.unlink().expect_err("refused").to_string(), "another file has taken its place");
-        std::fs::remove_file(&path).expect("removed");
-        std::fs::rename(directory.path().join("moved"), &path).expect("moved back");
-        image.unlink().expect("removed");
-        assert!(!path.exists());
     }
 }

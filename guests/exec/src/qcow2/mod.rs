@@ -17,6 +17,7 @@ mod target;
 
 pub use empty::Emptier;
 pub use image::Image;
+pub(crate) use image::read_header;
 pub(crate) use rebase::{encoded, read_own_header, write_header};
 pub(crate) use repair::repair_if_dirty;
 pub use target::Qcow2Target;

@@ -188,7 +188,8 @@ impl Qcow2Target {
             return Ok((cluster << bits, false));
         }
         let (host, is_fresh) = self.allocator.allocate(storage, &mut self.refcounts)?;
-        Ok((host << bits, is_fresh))
+        // Zeros in the file are no zeros to whoever decrypts them.
+        Ok((host << bits, is_fresh && !self.image.header.is_encrypted()))
     }
 
     fn fill(
@@ -374,7 +375,7 @@ impl Qcow2Target {
         }
         self.image.slices.write_new(storage)?;
         self.refcounts.write_blocks(storage)?;
-        if self.image.data_device != self.image.device {
+        if self.image.geometry.external_data {
             storage.flush(self.image.data_device).map_err(|error| self.storage_failure(error))?;
         }
         if self.refcounts.table_has_changed() {

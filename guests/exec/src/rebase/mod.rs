@@ -13,6 +13,7 @@ use instar_abi::job::format;
 use instar_abi::report::{RebaseReport, error_kind};
 use instar_plan::rebase::plan_header;
 
+use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::open::{image_device, repair_layer};
@@ -41,17 +42,20 @@ fn rebase(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Resul
     if image_format != format::QCOW2 {
         return Err(Failure { errno: ENOTSUP, ..Failure::new(error_kind::JOB, 0, "Operation not supported") });
     }
+    let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
     repair_layer(storage, &job, 0, repairs)?;
     // Whether the new header can be written at all is known before anything is copied.
     let header = read_own_header(storage, 0, device)?;
     let planned = plan_header(&header, &order.backing()).map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
     let first_cluster = encoded(&planned)?;
-    if header.is_encrypted() {
-        return Err(Failure::new(error_kind::OPEN, 0, "Parameter 'encrypt.key-secret' is required for cipher"));
-    }
     if order.is_unsafe {
         write_header(storage, 0, device, &first_cluster)?;
         return Ok(RebaseReport { clusters_copied: 0, bytes_copied: 0 });
+    }
+    if order.compresses && header.is_encrypted() {
+        // Compressed clusters are stored as they are: what they hold could be read without the key.
+        let text = "Compression and encryption not supported at the same time";
+        return Err(Failure::new(error_kind::REFUSED, 0, text));
     }
     safe::rebase(storage, &job, &order)
 }
