@@ -88,8 +88,8 @@ fn a_device_that_only_an_image_names_is_not_touched() {
     folder.file("top.qcow2", &qcow2(0x11, "link", "qcow2"));
     assert_eq!(folder.run(&["commit", "top.qcow2"]).status, Some(1));
     assert_eq!(read(&folder, "base.img"), before);
-    let refusal = folder.run(&["commit", "--delete-overlay", "-b", &base.0, &overlay.0]);
-    let expected =
-        format!("instar: '{}': --delete-overlay: it is a block device, which cannot be deleted\n", overlay.0);
-    assert_eq!((refusal.status, refusal.stderr), (Some(1), expected));
+    folder.fails(
+        &["commit", "--delete-overlay", "-b", &base.0, &overlay.0],
+        &format!("instar: '{}': --delete-overlay: it is a block device, which cannot be deleted", overlay.0),
+    );
 }

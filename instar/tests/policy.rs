@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use instar::files::chain::{ChainError, Finding, Inspect, Layer, Links, Summary, discover};
 use instar::files::policy::{Gate, GateOptions};
-use instar::files::{Access, ImageFile, find_base, open_operand};
+use instar::files::{Access, ImageFile, ImageKeys, find_base, open_operand};
 use instar_abi::job::format;
 use proptest::prelude::*;
 
@@ -68,10 +68,12 @@ impl Place {
         let overlay = overlay.as_os_str().as_bytes();
         let gate = Gate::new(overlay, &self.options).map_err(|cause| cause.to_string())?;
         let image = open_operand(overlay, self.access).map_err(|cause| cause.to_string())?;
-        discover(&gate, image, format::PROBE, Links::OfOverlay, &mut TextIsBackingName).map_err(|error| match error {
-            ChainError::Open(error) => error.to_string().replace(self.root.to_str().expect("UTF-8"), "ROOT"),
-            ChainError::Sandbox { error, .. } => match error {},
-        })
+        discover(&gate, image, format::PROBE, ImageKeys::default(), Links::OfOverlay, &mut TextIsBackingName).map_err(
+            |error| match error {
+                ChainError::Open(error) => error.to_string().replace(self.root.to_str().expect("UTF-8"), "ROOT"),
+                ChainError::Sandbox { error, .. } => match error {},
+            },
+        )
     }
 
     /// Opens an overlay that records `backing`, and says where that led.

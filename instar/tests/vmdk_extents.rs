@@ -8,7 +8,7 @@ use std::path::Path;
 
 use instar::files::chain::{ChainError, Finding, Inspect, Layer, Links, Summary, discover};
 use instar::files::policy::{Gate, GateOptions};
-use instar::files::{Access, ImageFile, open_operand};
+use instar::files::{Access, ImageFile, ImageKeys, open_operand};
 use instar_abi::job::format;
 
 #[derive(Default)]
@@ -44,11 +44,12 @@ fn open(root: &Path, extents: &str, access: Access) -> Result<(Layer, usize), St
     let gate = Gate::new(name, &GateOptions::default()).map_err(|cause| cause.to_string())?;
     let operand = open_operand(name, access).map_err(|cause| cause.to_string())?;
     let mut inspect = LinesAreExtents::default();
-    let layers =
-        discover(&gate, operand, format::VMDK, Links::OfOverlay, &mut inspect).map_err(|error| match error {
+    let layers = discover(&gate, operand, format::VMDK, ImageKeys::default(), Links::OfOverlay, &mut inspect).map_err(
+        |error| match error {
             ChainError::Open(error) => error.to_string().replace(root.to_str().expect("UTF-8"), "ROOT"),
             ChainError::Sandbox { error, .. } => match error {},
-        })?;
+        },
+    )?;
     let seen = inspect.extents_seen.get();
     Ok((layers.into_iter().next().expect("the image"), seen))
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::open::ImageFile;
@@ -39,7 +39,9 @@ impl Removal {
     /// The system's, or that the file is not there any more.
     pub fn carry_out(&self) -> io::Result<()> {
         let status = fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        if (status.st_dev, status.st_ino) != self.identity {
+        let is_device = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFBLK;
+        let identity = if is_device { (status.st_rdev, 0) } else { (status.st_dev, status.st_ino) };
+        if identity != self.identity {
             return Err(io::Error::other("another file has taken its place"));
         }
         Ok(unlinkat(&self.directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)?)

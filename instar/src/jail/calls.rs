@@ -166,7 +166,7 @@ pub const CALLS: &[Call] = &[
     call("mmap", libc::SYS_mmap, &[lacks(2, EXECUTABLE), is(4, NO_FILE)], All, Everywhere, "memory: large blocks, stacks of threads"),
     call("munmap", libc::SYS_munmap, &[], All, Everywhere, "gives memory back"),
     call("mprotect", libc::SYS_mprotect, &[lacks(2, EXECUTABLE)], All, Everywhere, "opens up a thread's stack and heap as they grow"),
-    call("madvise", libc::SYS_madvise, &[], All, Everywhere, "gives the memory of a thread's stack back"),
+    call("madvise", libc::SYS_madvise, &[], All, Somewhere, "gives the memory of a thread's stack back, if the thread ends before the process"),
     call("brk", libc::SYS_brk, &[], All, Somewhere, "memory: small blocks; whether there are enough depends on the image"),
     call("mremap", libc::SYS_mremap, &[], All, Somewhere, "grows a large block; whether one grows depends on the image"),
 
@@ -185,7 +185,7 @@ pub const CALLS: &[Call] = &[
     call("sched_yield", libc::SYS_sched_yield, &[], All, Somewhere, "lets another thread run that holds a lock"),
     call("membarrier", libc::SYS_membarrier, &[], All, Somewhere, "musl: part of changing what all threads see"),
     call("wait4", libc::SYS_wait4, &[], Writers, Everywhere, "takes note that worker processes have ended"),
-    call("exit", libc::SYS_exit, &[], All, Everywhere, "ends a thread"),
+    call("exit", libc::SYS_exit, &[], All, Somewhere, "ends a thread, if that comes before the end of the process"),
     call("exit_group", libc::SYS_exit_group, &[], All, Everywhere, "ends the process"),
 
     // Time.

@@ -35,7 +35,7 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), ()> {
 
 fn close_listed(keeps: &[RawFd]) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let listed = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).and_then(|list| Dir::new(list));
+    let listed = rustix::fs::open("/proc/self/fd", flags, Mode::empty()).and_then(Dir::new);
     // Without a list there is nothing to be done; the other layers hold.
     let Ok(listed) = listed else { return };
     let open: Vec<RawFd> = listed

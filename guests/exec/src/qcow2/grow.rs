@@ -86,7 +86,7 @@ impl Qcow2Target {
     /// of either size shows that part.
     fn fit_data_file(&self, storage: &mut dyn Storage, size_bytes: u64) -> Result<()> {
         let device = self.image.data_device;
-        if device == self.image.device || storage.length_bytes(device) == size_bytes {
+        if !self.image.geometry.external_data || storage.length_bytes(device) == size_bytes {
             return Ok(());
         }
         storage.resize(device, size_bytes).map_err(|error| self.storage_failure(error))?;
