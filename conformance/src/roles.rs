@@ -66,7 +66,9 @@ pub fn of(case: &Case, folder: &Path) -> Roles {
     roles.backing = base.as_deref().and_then(|base| relative(folder, base));
     roles.keeps_overlay =
         case.op == Operation::Commit && (explicit.is_some() || case.argv.iter().any(|argument| argument == "-d"));
-    if !roles.keeps_overlay {
+    let is_dirty = Qcow2::open(&path).is_ok_and(|image| image.flagged());
+    // An image that was not closed properly is repaired by whoever opens it for writing.
+    if !roles.keeps_overlay || is_dirty {
         roles.add_writable(folder, roles.overlay.clone());
     }
     if case.op == Operation::Commit {

@@ -1,9 +1,11 @@
 //! The data that stands in the tree: complete, unchanged, and derived as it says.
 
 use conformance::case::{self, Operation};
+use conformance::differential::corpus;
 use conformance::ledger::Ledger;
 use conformance::{differences, expected, fixture, manifest, paths};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 #[test]
 fn manifest_names_every_file_with_its_digest() {
@@ -32,6 +34,15 @@ fn recordings_are_complete() {
     let commit = case::load_all(Operation::Commit).expect("recordings can be read");
     let rebase = case::load_all(Operation::Rebase).expect("recordings can be read");
     assert_eq!((commit.len() + rebase.len(), case::versions().expect("VERSIONS").len()), (291, 20));
+}
+
+#[test]
+fn corpus_is_complete() {
+    let cases = corpus::load(&corpus::folder()).expect("the corpus can be read");
+    assert_eq!(cases.len(), 300);
+    for case in &cases {
+        assert!(!fixture::list_files(Path::new(&case.fixture)).expect("its fixture").is_empty(), "{}", case.name);
+    }
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn range(rng: &mut Rng, size: u64, cluster: u64) -> Range {
         8 => size - offset,
         _ => rng.u64(1..=longest) / 512 * 512 + 512,
     };
-    Range { offset, length: length.min(size - offset).min(2 * MIB).max(1) }
+    Range { offset, length: length.clamp(1, (size - offset).min(2 * MIB)) }
 }
 
 fn writes(rng: &mut Rng, size: u64, cluster: u64, scale: Scale, compresses: bool) -> Vec<Action> {
