@@ -1,46 +1,41 @@
 //! The safe rebase: window by window, the overlay receives what the old chain shows and the new one does not.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
-use instar_abi::report::{RebaseReport, error_kind};
-use instar_formats::qcow2::Access;
-use instar_formats::qcow2::geometry::Geometry;
+use instar_abi::report::RebaseReport;
 use instar_plan::extent::{Extent, Source};
-use instar_plan::rebase::{Comparison, Packing, Received, Verdicts, plan_comparisons, plan_header, plan_rebase_qcow2};
+use instar_plan::rebase::{Comparison, Received, Verdicts, plan_comparisons};
 
 use super::chains::{Chains, Views};
 use super::compare::Comparer;
+use super::heading::Heading;
 use super::order::Order;
-use crate::bytes::to_index;
+use super::overlay::Overlay;
 use crate::job::Job;
 use crate::layer::Result;
-use crate::open::open_qcow2;
-use crate::pack::Packer;
-use crate::qcow2::Qcow2Target;
-use crate::report::Failure;
 use crate::storage::Storage;
-use crate::target::Target;
 
 /// The most bytes of the disk that are looked at together: what bounds the lists of extents.
 const WINDOW_BYTES_MAX: u64 = 16 << 20;
 
-/// Rebases the overlay onto a chain that may show other bytes. The header is known to be writable.
+/// Rebases the overlay onto a chain that may show other bytes. The heading is known to be writable.
 ///
 /// # Errors
 /// If an image cannot be read, or the overlay not be written. The overlay shows what it showed all the same.
-pub(super) fn rebase(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) -> Result<RebaseReport> {
-    let image = open_qcow2(storage, job, 0, Access::ReadWrite)?;
+pub(super) fn rebase(
+    storage: &mut dyn Storage,
+    job: &Job<'_>,
+    order: &Order,
+    heading: &Heading,
+) -> Result<RebaseReport> {
+    let mut overlay = Overlay::open(storage, job, order)?;
     let chains = Chains::open(storage, job, order)?;
-    // A chain may lie below the overlay before or after: an unallocated cluster is never as good as a zero one.
-    let overlay = Qcow2Target::new(storage, image, true)?;
+    let window_bytes = overlay.target().window_bytes().min(WINDOW_BYTES_MAX);
     let mut work = Work {
-        geometry: overlay.header().geometry(),
-        size_bytes: overlay.size_bytes(),
-        window_bytes: overlay.window_bytes().min(WINDOW_BYTES_MAX),
-        packing: if order.compresses { Packing::WholeClusters } else { Packing::Never },
-        packer: Packer::new(overlay.header().compression_type),
-        cluster: vec![0; if order.compresses { to_index(overlay.header().cluster_size_bytes()) } else { 0 }],
+        size_bytes: overlay.target().size_bytes(),
+        window_bytes,
+        unit_bytes: overlay.unit_bytes(window_bytes),
+        cluster_size_bytes: overlay.cluster_size_bytes(),
         overlay,
         chains,
         comparer: Comparer::new(job),
@@ -60,10 +55,8 @@ pub(super) fn rebase(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) ->
         storage.progress(done_bytes, total_bytes);
         Ok(())
     })?;
-    work.overlay.make_visible(storage)?;
-    let header = plan_header(work.overlay.header(), &order.backing())
-        .map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
-    work.overlay.replace_header(storage, header)?;
+    work.overlay.target().make_visible(storage)?;
+    work.overlay.change_heading(storage, order, heading)?;
     Ok(work.report)
 }
 
@@ -83,14 +76,12 @@ impl Window {
 
 /// Everything that takes part.
 struct Work {
-    geometry: Geometry,
     size_bytes: u64,
     window_bytes: u64,
-    packing: Packing,
-    packer: Packer,
-    /// A cluster that is about to be packed.
-    cluster: Vec<u8>,
-    overlay: Qcow2Target,
+    /// The smallest part of the overlay that can be received by itself.
+    unit_bytes: u64,
+    cluster_size_bytes: u64,
+    overlay: Overlay,
     chains: Chains,
     comparer: Comparer,
     report: RebaseReport,
@@ -124,7 +115,7 @@ impl Work {
             return Ok(None);
         }
         let Some(views) = self.chains.views(storage, start, end)? else { return Ok(None) };
-        let mut verdicts = Verdicts::new(start, end, self.geometry.subcluster_size_bytes());
+        let mut verdicts = Verdicts::new(start, end, self.unit_bytes);
         let comparisons = plan_comparisons(&own, &views.old, &views.new, &mut verdicts);
         Ok((!comparisons.is_empty()).then_some(Window { own, views, comparisons, verdicts }))
     }
@@ -132,35 +123,25 @@ impl Work {
     /// Gives the overlay what it would no longer show in a window.
     fn carry_over(&mut self, storage: &mut dyn Storage, mut window: Window) -> Result<()> {
         self.comparer.compare(storage, &window.comparisons, &mut window.verdicts)?;
-        let received =
-            plan_rebase_qcow2(&self.geometry, self.packing, &window.own, &window.views.old, &window.verdicts);
+        let received = self.overlay.plan(&window.own, &window.views.old, &window.verdicts);
         if received.plain.is_empty() && received.packed.is_empty() {
             return Ok(());
         }
         self.count(&received);
-        self.overlay.announce(storage, &received.plain)?;
+        let target = self.overlay.target();
+        target.announce(storage, &received.plain)?;
         for pieces in &received.packed {
-            self.overlay.announce(storage, pieces)?;
+            target.announce(storage, pieces)?;
         }
-        self.overlay.announced(storage)?;
-        self.overlay.put(storage, self.chains.old(), &received.plain)?;
+        target.announced(storage)?;
+        target.put(storage, self.chains.old(), &received.plain)?;
         for pieces in &received.packed {
-            self.put_packed(storage, pieces)?;
-        }
-        if self.overlay.is_under_pressure() { self.overlay.make_visible(storage) } else { Ok(()) }
-    }
-
-    /// Stores a cluster packed, or as it is where that is not shorter.
-    fn put_packed(&mut self, storage: &mut dyn Storage, pieces: &[Extent]) -> Result<()> {
-        let Some(first) = pieces.first() else { return Ok(()) };
-        self.comparer.old().fill(storage, pieces, &mut self.cluster)?;
-        if let Some(packed) = self.packer.pack(&self.cluster) {
-            let cluster = self.geometry.cluster_index(first.guest_offset);
-            if self.overlay.put_packed(storage, cluster, packed)? {
-                return Ok(());
+            if !self.overlay.put_packed(storage, self.comparer.old(), pieces)? {
+                self.overlay.target().put(storage, self.chains.old(), pieces)?;
             }
         }
-        self.overlay.put(storage, self.chains.old(), pieces)
+        let target = self.overlay.target();
+        if target.is_under_pressure() { target.make_visible(storage) } else { Ok(()) }
     }
 
     /// Adds to the tally; a cluster that several extents share counts once.
@@ -169,8 +150,8 @@ impl Work {
         let mut extents: Vec<&Extent> = received.plain.iter().chain(received.packed.iter().flatten()).collect();
         extents.sort_unstable_by_key(|extent| extent.guest_offset);
         for extent in extents {
-            let first = self.geometry.cluster_index(extent.guest_offset).max(counted);
-            counted = self.geometry.clusters_for(extent.end()).max(counted);
+            let first = (extent.guest_offset / self.cluster_size_bytes).max(counted);
+            counted = extent.end().div_ceil(self.cluster_size_bytes).max(counted);
             self.report.clusters_copied += counted - first;
             self.report.bytes_copied += extent.length_bytes;
         }

@@ -1,4 +1,4 @@
-//! vmdk images: read as a layer, written as the base of a commit.
+//! vmdk images: read as a layer, written as the base of a commit or the overlay of a rebase.
 //!
 //! An image is one sparse file with its descriptor inside, or a descriptor file with extent files beside it; those are the
 //! layer's data devices, in the order of [`instar_formats::vmdk::Descriptor::file_index`].
@@ -7,6 +7,7 @@ mod census;
 mod describe;
 mod image;
 mod packer;
+mod parent;
 mod sparse;
 mod target;
 mod writer;
@@ -15,4 +16,5 @@ pub use describe::{Description, describe, read_sparse_header};
 pub use image::Image;
 pub use target::{Neighbours, VmdkTarget};
 
+pub(crate) use parent::DescriptorChange;
 pub(crate) use target::stale_parent;

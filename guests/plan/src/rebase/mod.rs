@@ -4,7 +4,9 @@
 mod compare;
 mod header;
 mod qcow2;
+mod vmdk;
 
 pub use compare::{Comparison, Verdicts, plan_comparisons};
 pub use header::{HeaderRefusal, NewBacking, plan_header};
 pub use qcow2::{Packing, Received, plan_rebase_qcow2};
+pub use vmdk::plan_rebase_vmdk;

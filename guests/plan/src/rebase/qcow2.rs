@@ -80,7 +80,7 @@ fn is_free(own: &[Extent], start: u64, end: u64) -> bool {
 }
 
 /// Appends what lies in `start..end`; `index` moves on as ranges do.
-fn clip_into(extents: &[Extent], index: &mut usize, start: u64, end: u64, into: &mut Vec<Extent>) {
+pub(super) fn clip_into(extents: &[Extent], index: &mut usize, start: u64, end: u64, into: &mut Vec<Extent>) {
     while extents.get(*index).is_some_and(|extent| extent.end() <= start) {
         *index += 1;
     }

@@ -5,7 +5,7 @@ use instar_abi::job::{MAX_DEVICES, format};
 use super::RebaseFailure;
 use crate::cli::error::Failure;
 use crate::cli::sandbox::{Inspector, Sandbox};
-use crate::files::chain::{ChainError, Layer, discover_named};
+use crate::files::chain::{ChainError, Layer, discover_named, open_named};
 use crate::files::policy::Gate;
 use crate::files::{Access, Cause, driver, find_base};
 
@@ -34,6 +34,21 @@ impl Chains {
     /// An overlay with its old chain, which is to have no backing file any more.
     pub(super) fn detached(layers: Vec<Layer>) -> Self {
         Self { old_layers: layers.len() - 1, join_layer: layers.len(), layers }
+    }
+
+    /// A vmdk overlay alone, and the new backing file if that is a vmdk image that can be read: the overlay records its
+    /// content identifier.
+    pub(super) fn with_parent_of_vmdk(
+        layers: Vec<Layer>,
+        gate: &Gate,
+        named: Named<'_>,
+        sandbox: &mut impl Sandbox,
+    ) -> Self {
+        let mut chains = Self::detached(layers);
+        // As always without a look at the old chain, the file need not exist; what is known of it is better than nothing.
+        let opened = open_named(gate, &chains.layers[0], named.name, named.format, named.access, &mut Inspector(sandbox));
+        chains.layers.extend(opened.ok().filter(|parent| parent.summary.format == format::VMDK));
+        chains
     }
 
     /// An overlay with its old chain, which is to have the new backing file.
