@@ -171,8 +171,8 @@ impl Overlay {
     pub(super) fn change_heading(&mut self, storage: &mut dyn Storage, order: &Order, heading: &Heading) -> Result<()> {
         let Self::Qcow2 { target, .. } = self else { return heading.write(storage) };
         // Tables may have moved since the heading was planned.
-        let header = plan_header(target.header(), &order.backing())
-            .map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
+        let header =
+            plan_header(target.header(), &order.backing()).map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
         target.replace_header(storage, header)
     }
 }

@@ -43,7 +43,9 @@ impl DescriptorChange {
             None => None,
             Some((name, Some(cid))) => Some((name, cid)),
             Some((name, None)) if descriptor.parent_cid != Cid::NONE => Some((name, descriptor.parent_cid)),
-            Some(_) => return Err(refused("the content identifier of the new backing file is not known: it cannot be read")),
+            Some(_) => {
+                return Err(refused("the content identifier of the new backing file is not known: it cannot be read"));
+            }
         };
         let room_bytes = match &sparse {
             None => storage.length_bytes(device),
@@ -95,24 +97,23 @@ impl DescriptorChange {
 }
 
 /// Refuses a place in a sparse file that belongs to its header, its directories or tables, or its grains.
-fn check_place(
-    storage: &mut dyn Storage,
-    layer: u32,
-    device: DeviceId,
-    place: core::ops::Range<u64>,
-) -> Result<()> {
+fn check_place(storage: &mut dyn Storage, layer: u32, device: DeviceId, place: core::ops::Range<u64>) -> Result<()> {
     let sparse = Sparse::open(storage, layer, device)?;
     let header = &sparse.header;
     let mut areas = Vec::from([0..SECTOR_BYTES]);
     for offset in [Some(header.directory_offset), header.redundant_offset].into_iter().flatten() {
         areas.push(offset..offset.saturating_add(header.geometry.directory_entries() * 4));
-        for sector in read_directory(storage, layer, device, header, offset)?.into_iter().filter(|sector| *sector != 0) {
+        for sector in read_directory(storage, layer, device, header, offset)?.into_iter().filter(|sector| *sector != 0)
+        {
             let table = u64::from(sector) * SECTOR_BYTES;
             areas.push(table..table + header.geometry.table_bytes());
         }
     }
     let is_grain = header.overhead_bytes != 0 && place.end > header.overhead_bytes;
-    if is_grain || place.end > sparse.end_bytes || areas.iter().any(|area| area.start < place.end && place.start < area.end) {
+    if is_grain
+        || place.end > sparse.end_bytes
+        || areas.iter().any(|area| area.start < place.end && place.start < area.end)
+    {
         return Err(sparse.corrupt(format_args!("the descriptor at byte {:#x} overlaps other metadata", place.start)));
     }
     Ok(())

@@ -142,7 +142,8 @@ impl Header {
         let length = u32::try_from(name.len()).ok().filter(|length| *length <= BACKING_NAME_BYTES_MAX);
         let length = length.ok_or(QedError::BackingName)?;
         let mut bytes = fixed.to_vec();
-        let mut features = le_u64(fixed, FEATURES_OFFSET).unwrap_or(0) & !(feature::BACKING_FILE | feature::BACKING_IS_RAW);
+        let mut features =
+            le_u64(fixed, FEATURES_OFFSET).unwrap_or(0) & !(feature::BACKING_FILE | feature::BACKING_IS_RAW);
         let mut place = [0; 2];
         if length != 0 {
             features |= feature::BACKING_FILE | if is_raw { feature::BACKING_IS_RAW } else { 0 };

@@ -19,7 +19,8 @@ const PARENT_NAME: &[u8] = b"parentFileNameHint";
 /// If the name cannot stand between quotes on one line, is empty, or is longer than [`PARENT_NAME_BYTES_MAX`].
 pub fn with_parent(bytes: &[u8], parent: Option<(&[u8], Cid)>) -> Result<Vec<u8>, VmdkError> {
     let is_storable = |name: &[u8]| {
-        (1..=PARENT_NAME_BYTES_MAX).contains(&name.len()) && !name.iter().any(|byte| matches!(byte, b'"' | b'\n' | b'\r' | 0))
+        (1..=PARENT_NAME_BYTES_MAX).contains(&name.len())
+            && !name.iter().any(|byte| matches!(byte, b'"' | b'\n' | b'\r' | 0))
     };
     if parent.is_some_and(|(name, _)| !is_storable(name)) {
         return Err(VmdkError::ParentName);

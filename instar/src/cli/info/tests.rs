@@ -120,7 +120,12 @@ fn json_of_an_overlay_in_every_member() {
 #[test]
 fn json_of_a_chain_is_a_list() {
     let raw = InfoReport { format: format::RAW, cluster_size_bytes: 0, ..report(0) };
-    let raw = ImageEntry { info: decode(&raw, b"").unwrap(), file: facts("base.raw", 8 << 20), data_file: None, extent_files: Vec::new() };
+    let raw = ImageEntry {
+        info: decode(&raw, b"").unwrap(),
+        file: facts("base.raw", 8 << 20),
+        data_file: None,
+        extent_files: Vec::new(),
+    };
     let chain = render_json(&[overlay(0, b""), raw], Version::new(7, 2, 0), true);
     assert_eq!(String::from_utf8(chain).unwrap(), include_str!("testdata/chain-7.2.0.json"));
 }

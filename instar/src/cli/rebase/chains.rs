@@ -46,7 +46,8 @@ impl Chains {
     ) -> Self {
         let mut chains = Self::detached(layers);
         // As always without a look at the old chain, the file need not exist; what is known of it is better than nothing.
-        let opened = open_named(gate, &chains.layers[0], named.name, named.format, named.access, &mut Inspector(sandbox));
+        let opened =
+            open_named(gate, &chains.layers[0], named.name, named.format, named.access, &mut Inspector(sandbox));
         chains.layers.extend(opened.ok().filter(|parent| parent.summary.format == format::VMDK));
         chains
     }
