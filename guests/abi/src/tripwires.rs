@@ -46,7 +46,7 @@ pin! {
 pin! {
     job::JOB_MAGIC => 0x424a_5241_5453_4e49, "a guest refuses a job without it";
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
-    job::ABI_VERSION => 2, "both sides are built with one version and must agree exactly";
+    job::ABI_VERSION => 3, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
     report::MAX_TEXT_BYTES => 1024, "the error text has this much room";
@@ -183,6 +183,11 @@ pin! {
     block::status::PENDING => 0xff, "an answer that was never written must not look like success";
     block::SECTOR_BYTES => 512, "virtio 1.2 says so";
     block::MAX_RECORDS => 4096, "the host bounds its memory by it and the guest cuts its lists by it";
+    block::MAX_VERDICTS => 32768, "the host bounds its memory by it and the guest cuts its lists by it";
+    block::ZEROS => u32::MAX, "no device may have this number";
+    block::verdict::EQUAL => 0, "what differs taken for equal is lost";
+    block::verdict::DIFFERS => 1, "data taken for zeros is lost";
+    block::verdict::DIFFERS_FROM_ZEROS => 2, "data taken for zeros is lost";
     block::MAX_DATA_BYTES => 16 << 20, "the host refuses more and the guest cuts its requests by it";
     block::MAX_STANDARD_RANGES => 64, "the host bounds its memory by it";
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use instar_abi::block::{CompareRecord, CopyRecord, status};
+use instar_abi::block::{CompareRecord, CopyRecord, ZEROS, status};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use super::backend::{Backend, end_of};
@@ -25,6 +25,8 @@ const PARALLEL_BYTES: u64 = 4 << 20;
 const PIECE_COST_BYTES: u64 = 8 << 10;
 /// A longer record is cut, so that several threads can share it.
 const CUT_BYTES: u64 = 16 << 20;
+/// How much of a comparison one thread does in one go; at least one unit.
+const COMPARED_TOGETHER_BYTES: u64 = 1 << 20;
 /// The most parts of one record, which bounds what a hostile length can cost the host.
 const MAX_PARTS: u64 = 64;
 /// Length of a part where there is a limit, in pieces that the limit lets through: some tenths of a second.
@@ -76,7 +78,8 @@ pub(super) type Watcher<'a> = &'a mut dyn FnMut(u64);
 enum Piece<'r> {
     Whole(&'r Action),
     Copy(&'r CopyRecord, Range),
-    Compare(&'r CompareRecord, GuestAddress),
+    /// A part of a comparison, and where its first verdict goes.
+    Compare(&'r CompareRecord, Range, GuestAddress),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -183,16 +186,14 @@ impl Executor<'_> {
                 pace.counts = usize::try_from(record.source_device).is_ok_and(|device| device < self.own);
                 tools.copier.copy(self.own()?, target_offset, source, source_offset, part.length, pace)
             }
-            Piece::Compare(record, place) => {
-                let other = self.other(record.other_device)?;
-                let equal = tools.comparer.equal(
-                    self.own()?,
-                    record.own_offset_bytes,
-                    other,
-                    record.other_offset_bytes,
-                    record.length_bytes,
-                )?;
-                self.memory.write_slice(&[u8::from(!equal)], place).map_err(|_| fault())
+            Piece::Compare(record, part, place) => {
+                let other = match record.other_device {
+                    ZEROS => None,
+                    device => Some((self.other(device)?, end_of(record.other_offset_bytes, part.offset)?)),
+                };
+                let own = (self.own()?, end_of(record.own_offset_bytes, part.offset)?);
+                let verdicts = tools.comparer.compare(own, other, part.length, record.unit_bytes.into())?;
+                self.memory.write_slice(verdicts, place).map_err(|_| fault())
             }
         }
     }
@@ -283,11 +284,21 @@ fn cut<'r>(request: usize, action: &'r Action, cut_bytes: u64, jobs: &mut Vec<Jo
                 }
             }
         }
-        Action::Compare(records, results) => {
-            let places = results.iter().flat_map(|span| (span.address.0..).take(span.length).map(GuestAddress));
-            for ((record, compare), place) in records.iter().enumerate().zip(places) {
-                let cost = compare.length_bytes.saturating_add(PIECE_COST_BYTES);
-                jobs.push(Job { request, record, piece: Piece::Compare(compare, place), cost });
+        Action::Compare(records, verdicts) => {
+            let mut place = *verdicts;
+            for (record, compare) in records.iter().enumerate() {
+                let unit_bytes = u64::from(compare.unit_bytes).max(1);
+                let step = (COMPARED_TOGETHER_BYTES / unit_bytes).max(1) * unit_bytes;
+                let mut offset = 0;
+                while offset < compare.length_bytes {
+                    let length = step.min(compare.length_bytes - offset);
+                    let part = Range { offset, length, may_unmap: false };
+                    let cost = length.saturating_add(PIECE_COST_BYTES);
+                    jobs.push(Job { request, record, piece: Piece::Compare(compare, part, place), cost });
+                    // The parser has seen that all verdicts have their places.
+                    place = GuestAddress(place.0.saturating_add(length.div_ceil(unit_bytes)));
+                    offset += length;
+                }
             }
         }
         action => {

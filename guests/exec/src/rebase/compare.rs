@@ -1,5 +1,7 @@
-//! Compares what two chains show: where both have plain bytes the devices compare them, and only what differs is read.
+//! Compares what two chains show: devices compare plain bytes with each other and with zeros, unit by unit, so that none of
+//! them enters the sandbox; only what is compressed is read.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use instar_plan::extent::Source;
@@ -10,28 +12,27 @@ use crate::bytes::to_index;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::report::Failure;
-use crate::storage::{CompareSegment, DeviceId, Storage};
-
-/// Shorter ranges are compared here: a device's answer for each would cost more than the bytes.
-const DEVICE_COMPARES_FROM_BYTES: u64 = 32 << 10;
+use crate::storage::{CompareSegment, DeviceId, Storage, Verdict};
 
 /// Two sides that are compared.
 pub(super) struct Comparer {
     old: Reader,
     new: Reader,
+    unit_bytes: u64,
 }
 
-/// What a device is asked, and for which range.
+/// What a device is asked.
 #[derive(Default)]
 struct Questions {
-    device: u32,
     segments: Vec<CompareSegment>,
-    ranges: Vec<Comparison>,
+    /// For each segment where on the disk it begins, and whether the device's bytes are those of the old chain.
+    places: Vec<(u64, bool)>,
 }
 
 impl Comparer {
-    pub(super) fn new(job: &Job<'_>) -> Self {
-        Self { old: Reader::new(job), new: Reader::new(job) }
+    /// For windows whose units are `unit_bytes` long.
+    pub(super) fn new(job: &Job<'_>, unit_bytes: u64) -> Self {
+        Self { old: Reader::new(job), new: Reader::new(job), unit_bytes }
     }
 
     /// What reads the old chain.
@@ -49,58 +50,66 @@ impl Comparer {
         comparisons: &[Comparison],
         verdicts: &mut Verdicts,
     ) -> Result<()> {
-        let mut questions = Questions::default();
+        let mut questions: BTreeMap<u32, Questions> = BTreeMap::new();
         for comparison in comparisons {
-            match (comparison.old, comparison.new) {
-                (Source::Data { device, host_offset }, Source::Data { device: other, host_offset: other_offset })
-                    if comparison.length_bytes >= DEVICE_COMPARES_FROM_BYTES =>
-                {
-                    if questions.device != device {
-                        self.ask(storage, &mut questions, verdicts)?;
-                        questions.device = device;
-                    }
-                    let mut done = 0;
-                    while done < comparison.length_bytes {
-                        let length_bytes = (comparison.length_bytes - done).min(BUFFER_BYTES);
-                        questions.segments.push(CompareSegment {
-                            offset: host_offset + done,
-                            other: DeviceId(other),
-                            other_offset: other_offset + done,
-                            length_bytes,
-                        });
-                        questions.ranges.push(Comparison {
-                            guest_offset: comparison.guest_offset + done,
-                            length_bytes,
-                            old: comparison.old.advanced(done),
-                            new: comparison.new.advanced(done),
-                        });
-                        done += length_bytes;
-                    }
+            let (device, offset, other, is_old) = match (comparison.old, comparison.new) {
+                (Source::Data { device, host_offset }, Source::Data { device: other, host_offset: other_offset }) => {
+                    (device, host_offset, Some((DeviceId(other), other_offset)), true)
                 }
-                _ => self.look(storage, comparison, verdicts)?,
+                (Source::Data { device, host_offset }, Source::Zero) => (device, host_offset, None, true),
+                (Source::Zero, Source::Data { device, host_offset }) => (device, host_offset, None, false),
+                _ => {
+                    self.look(storage, comparison, verdicts)?;
+                    continue;
+                }
+            };
+            let asked = questions.entry(device).or_default();
+            let mut position = comparison.guest_offset;
+            while position < comparison.end() {
+                // Units that belong to the comparison whole make one segment; parts of units one each.
+                let unit_end = verdicts.unit_end(position);
+                let whole_end = comparison.end() - (comparison.end() - position) % self.unit_bytes;
+                let is_whole = position.is_multiple_of(self.unit_bytes) && whole_end > position;
+                let end = if is_whole { whole_end } else { unit_end.min(comparison.end()) };
+                let done = position - comparison.guest_offset;
+                asked.segments.push(CompareSegment {
+                    offset: offset + done,
+                    other: other.map(|(device, _)| device),
+                    other_offset: other.map_or(0, |(_, offset)| offset + done),
+                    length_bytes: end - position,
+                    // Units are no longer than windows.
+                    unit_bytes: u32::try_from(self.unit_bytes).unwrap_or(u32::MAX),
+                });
+                asked.places.push((position, is_old));
+                position = end;
             }
         }
-        self.ask(storage, &mut questions, verdicts)
+        questions.into_iter().try_for_each(|(device, questions)| self.ask(storage, device, &questions, verdicts))
     }
 
-    /// Has the devices compare, and looks at what differs.
-    fn ask(&mut self, storage: &mut dyn Storage, questions: &mut Questions, verdicts: &mut Verdicts) -> Result<()> {
-        let mut differs = Vec::with_capacity(questions.segments.len());
-        if !questions.segments.is_empty() {
-            storage
-                .compare(DeviceId(questions.device), &questions.segments, &mut differs)
-                .map_err(|error| Failure::storage(self.old.layer(error.device.0), error))?;
-        }
-        questions.segments.clear();
-        for (range, differs) in questions.ranges.drain(..).zip(differs) {
-            if differs {
-                self.look(storage, &range, verdicts)?;
-                continue;
-            }
-            let mut place = range.guest_offset;
-            while place < range.end() {
-                // Equal bytes may be zeros, but nobody has looked.
-                verdicts.record(place, false, false);
+    /// Has a device compare.
+    fn ask(
+        &mut self,
+        storage: &mut dyn Storage,
+        device: u32,
+        questions: &Questions,
+        verdicts: &mut Verdicts,
+    ) -> Result<()> {
+        let mut answers = Vec::new();
+        storage
+            .compare(DeviceId(device), &questions.segments, &mut answers)
+            .map_err(|error| Failure::storage(self.old.layer(error.device.0), error))?;
+        let mut answers = answers.into_iter();
+        for (segment, (start, is_old)) in questions.segments.iter().zip(&questions.places) {
+            let mut place = *start;
+            while place < start + segment.length_bytes {
+                match answers.next() {
+                    // Equal bytes may be zeros, but nobody has looked.
+                    Some(Verdict::Equal) if *is_old => verdicts.record(place, false, false),
+                    Some(Verdict::Equal) | None => {}
+                    Some(Verdict::Differs) => verdicts.record(place, true, !is_old),
+                    Some(Verdict::DiffersFromZeros) => verdicts.record(place, true, true),
+                }
                 place = verdicts.unit_end(place);
             }
         }

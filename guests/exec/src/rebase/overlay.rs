@@ -7,12 +7,12 @@ use instar_abi::job::format;
 use instar_abi::report::error_kind;
 use instar_formats::qcow2::Access;
 use instar_formats::qcow2::geometry::Geometry;
-use instar_plan::extent::Extent;
+use instar_plan::extent::{self, Extent};
 use instar_plan::rebase::{Packing, Received, Verdicts, plan_header, plan_rebase_qcow2, plan_rebase_vmdk};
 
 use super::heading::Heading;
 use super::order::Order;
-use super::reader::Reader;
+use super::reader::{BUFFER_BYTES, Reader};
 use crate::blocks::BlocksTarget;
 use crate::bytes::to_index;
 use crate::job::Job;
@@ -36,8 +36,8 @@ pub(super) enum Overlay {
         geometry: Geometry,
         packing: Packing,
         packer: Packer,
-        /// A cluster that is about to be packed.
-        cluster: Vec<u8>,
+        /// Clusters that are about to be packed.
+        clusters: Vec<u8>,
     },
     /// A vmdk image.
     Vmdk(VmdkTarget),
@@ -60,9 +60,9 @@ impl Overlay {
                 let target = Qcow2Target::new(storage, image, HAS_BACKING)?;
                 let (geometry, compression) = (target.header().geometry(), target.header().compression_type);
                 let packing = if order.compresses { Packing::WholeClusters } else { Packing::Never };
-                let room_bytes = if order.compresses { geometry.cluster_size_bytes() } else { 0 };
-                let cluster = vec![0; to_index(room_bytes)];
-                Self::Qcow2 { target, geometry, packing, packer: Packer::new(compression), cluster }
+                let room_bytes = geometry.cluster_size_bytes().max(BUFFER_BYTES);
+                let clusters = vec![0; if order.compresses { to_index(room_bytes) } else { 0 }];
+                Self::Qcow2 { target, geometry, packing, packer: Packer::new(compression), clusters }
             }
             format::VMDK => {
                 let old_parent = job.image(1).filter(|_| !order.old.is_empty());
@@ -146,7 +146,8 @@ impl Overlay {
         }
     }
 
-    /// Stores a cluster packed; `false` where that would not be shorter.
+    /// Stores clusters packed, each given by what the old chain shows in it, in order. Gives back those that would not be
+    /// shorter.
     ///
     /// # Errors
     /// If a device refuses.
@@ -154,14 +155,36 @@ impl Overlay {
         &mut self,
         storage: &mut dyn Storage,
         reader: &mut Reader,
-        pieces: &[Extent],
-    ) -> Result<bool> {
-        let (Self::Qcow2 { target, geometry, packer, cluster, .. }, Some(first)) = (self, pieces.first()) else {
-            return Ok(false);
+        clusters: Vec<Vec<Extent>>,
+    ) -> Result<Vec<Extent>> {
+        let mut left_over = Vec::new();
+        let Self::Qcow2 { target, geometry, packer, clusters: buffer, .. } = self else {
+            clusters.iter().flatten().for_each(|piece| extent::push(&mut left_over, *piece));
+            return Ok(left_over);
         };
-        reader.fill(storage, pieces, cluster)?;
-        let index = geometry.cluster_index(first.guest_offset);
-        packer.pack(cluster).map_or(Ok(false), |packed| target.put_packed(storage, index, packed))
+        let size = to_index(geometry.cluster_size_bytes());
+        let follow = |left: &Vec<Extent>, right: &Vec<Extent>| {
+            left.last().map(Extent::end) == right.first().map(|piece| piece.guest_offset)
+        };
+        // What lies side by side is read together.
+        let most = buffer.len() / size;
+        for run in clusters.chunk_by(follow).flat_map(|run| run.chunks(most)) {
+            let mut whole = Vec::new();
+            run.iter().flatten().for_each(|piece| extent::push(&mut whole, *piece));
+            reader.fill(storage, &whole, &mut buffer[..run.len() * size])?;
+            for (pieces, bytes) in run.iter().zip(buffer.chunks_exact(size)) {
+                let Some(first) = pieces.first() else { continue };
+                let index = geometry.cluster_index(first.guest_offset);
+                let is_packed = match packer.pack(bytes) {
+                    Some(packed) => target.put_packed(storage, index, packed)?,
+                    None => false,
+                };
+                if !is_packed {
+                    pieces.iter().for_each(|piece| extent::push(&mut left_over, *piece));
+                }
+            }
+        }
+        Ok(left_over)
     }
 
     /// Names the new backing file. Everything put must be durable.

@@ -31,14 +31,15 @@ pub(super) fn rebase(
     let mut overlay = Overlay::open(storage, job, order)?;
     let chains = Chains::open(storage, job, order)?;
     let window_bytes = overlay.target().window_bytes().min(WINDOW_BYTES_MAX);
+    let unit_bytes = overlay.unit_bytes(window_bytes);
     let mut work = Work {
         size_bytes: overlay.target().size_bytes(),
         window_bytes,
-        unit_bytes: overlay.unit_bytes(window_bytes),
+        unit_bytes,
         cluster_size_bytes: overlay.cluster_size_bytes(),
         overlay,
         chains,
-        comparer: Comparer::new(job),
+        comparer: Comparer::new(job, unit_bytes),
         report: RebaseReport { clusters_copied: 0, bytes_copied: 0 },
     };
     // All metadata is read once before anything is written, so that broken tables are found while nothing has changed.
@@ -135,11 +136,8 @@ impl Work {
         }
         target.announced(storage)?;
         target.put(storage, self.chains.old(), &received.plain)?;
-        for pieces in &received.packed {
-            if !self.overlay.put_packed(storage, self.comparer.old(), pieces)? {
-                self.overlay.target().put(storage, self.chains.old(), pieces)?;
-            }
-        }
+        let left_over = self.overlay.put_packed(storage, self.comparer.old(), received.packed)?;
+        self.overlay.target().put(storage, self.chains.old(), &left_over)?;
         let target = self.overlay.target();
         if target.is_under_pressure() { target.make_visible(storage) } else { Ok(()) }
     }
