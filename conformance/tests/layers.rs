@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// Package, and the packages of this project that it may depend on outside of its tests. A package that is not listed here
 /// fails, so that a new one gets its place.
-const RULES: [(&str, &[&str]); 7] = [
+const RULES: [(&str, &[&str]); 8] = [
     ("instar-abi", &[]),
     ("instar-formats", &[]),
     ("instar-plan", &["instar-formats"]),
@@ -20,6 +20,8 @@ const RULES: [(&str, &[&str]); 7] = [
     ("instar-runtime", &["instar-abi", "instar-exec"]),
     ("instar", &["instar-abi"]),
     ("conformance", &[]),
+    // Attacks host and guest alike; nothing depends on it.
+    ("instar-fuzz", &["instar", "instar-abi", "instar-exec", "instar-formats", "instar-plan"]),
 ];
 
 fn metadata() -> Value {

@@ -58,6 +58,8 @@ pub struct DeviceFile<'a> {
     pub writable: bool,
     /// The same file, opened with `O_DIRECT`: then data goes past the page cache.
     pub direct: Option<&'a File>,
+    /// The same file, opened with `O_DIRECT`: then long runs are written past the page cache.
+    pub bulk: Option<&'a File>,
     /// When what was written becomes durable.
     pub flushing: Flushing,
 }
@@ -66,7 +68,7 @@ impl<'a> DeviceFile<'a> {
     /// A file behind the page cache that is flushed when the guest asks for it.
     #[must_use]
     pub fn new(file: &'a File, writable: bool) -> Self {
-        Self { file, writable, direct: None, flushing: Flushing::default() }
+        Self { file, writable, direct: None, bulk: None, flushing: Flushing::default() }
     }
 }
 
@@ -124,7 +126,7 @@ impl<'a> Session<'a> {
             .iter()
             .map(|device| {
                 let backend = Backend::new(device.file, device.writable)?;
-                Ok(backend.past_the_cache(device.direct).flushing(device.flushing))
+                Ok(backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing))
             })
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| VmError::setup("looking at a file", error))?;

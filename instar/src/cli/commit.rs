@@ -140,6 +140,7 @@ impl Chain {
         }
         for file in base.files_mut() {
             file.make_writable().map_err(Failure::File)?;
+            file.open_for_bulk();
         }
         Ok(())
     }

@@ -55,7 +55,11 @@ impl<'a> Devices<'a> {
         let data = (0..).zip(data).map(|(index, file)| (file, role::DATA, format::RAW, index));
         for (file, role, format, index) in [(image, role::IMAGE, image_format, 0)].into_iter().chain(data) {
             self.rows.push(DeviceEntry { role, layer, index, format, flags, reserved: 0 });
-            self.files.push(DeviceFile { direct: file.direct(), ..DeviceFile::new(file.file(), writable) });
+            self.files.push(DeviceFile {
+                direct: file.direct(),
+                bulk: file.bulk(),
+                ..DeviceFile::new(file.file(), writable)
+            });
         }
         self.layer_count += 1;
     }

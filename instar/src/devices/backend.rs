@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::RwLockWriteGuard;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{FileType, SeekFrom};
+use rustix::fs::{FallocateFlags, FileType, SeekFrom};
 use vm_memory::VolatileSlice;
 
 use super::direct::{Bounce, DirectFile};
@@ -39,11 +39,16 @@ pub enum Flushing {
 pub struct Backend<'a> {
     file: &'a File,
     direct: Option<DirectFile<'a>>,
+    bulk: Option<&'a File>,
+    /// The system has refused to write past the page cache.
+    bulk_refused: AtomicBool,
     flushing: Flushing,
     writable: bool,
     block_device: bool,
     kernel_copies: bool,
     identity: (u64, u64),
+    /// Length when it was opened.
+    opened_bytes: u64,
     length_bytes: AtomicU64,
 }
 
@@ -64,9 +69,19 @@ impl<'a> Backend<'a> {
         let length_bytes = rustix::fs::seek(file, SeekFrom::End(0))?;
         let identity = if block_device { (status.st_rdev, 0) } else { (status.st_dev, status.st_ino) };
         let kernel_copies = !block_device && kernel_copies(file);
-        let length_bytes = AtomicU64::new(length_bytes);
-        let (direct, flushing) = (None, Flushing::default());
-        Ok(Self { file, direct, flushing, writable, block_device, kernel_copies, identity, length_bytes })
+        Ok(Self {
+            file,
+            direct: None,
+            bulk: None,
+            bulk_refused: AtomicBool::new(false),
+            flushing: Flushing::default(),
+            writable,
+            block_device,
+            kernel_copies,
+            identity,
+            opened_bytes: length_bytes,
+            length_bytes: AtomicU64::new(length_bytes),
+        })
     }
 
     /// Lets what is read and written go past the page cache, through `direct`: the same file, opened with `O_DIRECT`.
@@ -74,6 +89,13 @@ impl<'a> Backend<'a> {
     pub fn past_the_cache(mut self, direct: Option<&'a File>) -> Self {
         self.direct = direct.map(|direct| DirectFile::new(direct, self.file));
         self.kernel_copies &= self.direct.is_none();
+        self
+    }
+
+    /// Lets long runs be written past the page cache, through `bulk`: the same file, opened with `O_DIRECT`.
+    #[must_use]
+    pub fn bulk(mut self, bulk: Option<&'a File>) -> Self {
+        self.bulk = bulk;
         self
     }
 
@@ -170,6 +192,41 @@ impl<'a> Backend<'a> {
             io::ErrorKind::WriteZero => io::Error::from_raw_os_error(libc::ENOSPC),
             _ => error,
         })
+    }
+
+    /// Whether a long run at `offset` is better written past the page cache: behind what the file had when it was opened, of
+    /// which nothing can be in the cache, and if somebody waits for the disk.
+    pub(super) fn takes_bulk(&self, offset: u64) -> bool {
+        self.bulk.is_some()
+            && offset >= self.opened_bytes
+            && self.flushing != Flushing::Never
+            && !self.bulk_refused.load(Ordering::Relaxed)
+    }
+
+    /// Writes aligned bytes past the page cache; tells whether the system was willing to.
+    pub(super) fn write_bulk(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
+        let Some(bulk) = self.bulk.filter(|_| self.takes_bulk(offset)) else { return Ok(false) };
+        match bulk.write_all_at(bytes, offset) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                // A disk with larger blocks, or a file system that only pretends: both take it the other way.
+                self.bulk_refused.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes space for a range that is about to be written and makes the file long enough, so that several can write at the
+    /// same time. Nothing depends on it: where it fails, writing will tell.
+    pub(super) fn reserve(&self, offset: u64, end: u64) {
+        let start = offset.max(self.length_bytes());
+        if start < end && !self.block_device {
+            let taken = retry(|| rustix::fs::fallocate(self.file, FallocateFlags::empty(), start, end - start));
+            if taken.is_ok() {
+                self.grown_to(end);
+            }
+        }
     }
 
     /// Whether the file system has a better way to copy than through a buffer.

@@ -1,10 +1,9 @@
-//! Copies bytes between two files without looking at them.
+//! Copies bytes between files without looking at them.
 //!
-//! On file systems that share blocks or copy on a server the kernel is asked to copy. Everywhere else `copy_file_range` moves
-//! pages through a pipe and is slower than a plain loop with a buffer that stays in the processor's cache. Measured on ext4,
-//! 1 GiB in the page cache: `copy_file_range` 260 ms into a new file and 135 ms over an old one; buffer of 64 KiB 240 and
-//! 118 ms, 256 KiB 220 and 110 ms, 1 MiB 230 and 104 ms; two threads with 256 KiB 177 and 81 ms. 8192 scattered pieces of
-//! 4 KiB: 40 ms either way, two threads 33 ms.
+//! On file systems that share blocks or copy on a server the kernel is asked to copy. Everywhere else a plain loop with a
+//! buffer is faster than `copy_file_range`, which moves pages through a pipe, and long runs are written past the page cache:
+//! that spares the kernel a second copy, the pages for it and the writing back of them. The numbers stand in
+//! docs/performance.md.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -12,16 +11,20 @@ use std::num::NonZeroU64;
 use rustix::fs::Advice;
 
 use super::backend::{Backend, end_of, retry};
-use super::direct::Bounce;
+use super::direct::{ALIGN_BYTES, Bounce};
 use super::pace::Pace;
+use super::runs::{Part, Run};
 use crate::vm::volatile_io;
 
-/// Size of one worker's buffer in bytes.
+/// Size of a worker's buffer in bytes: what stays in the processor's cache.
 pub(super) const BUFFER_BYTES: usize = 256 << 10;
+/// Size of the buffer for what is written past the page cache: what keeps a disk busy.
+const BULK_BUFFER_BYTES: usize = 1 << 20;
+const ALIGN: u64 = ALIGN_BYTES as u64;
 
-/// From this length on, writing to the disk starts at once, so that the flush at the end finds little left to do. Measured as
-/// above, copying and flushing: 400 instead of 550 ms into a new file, 178 instead of 265 ms over an old one.
-const MIN_WRITEBACK_BYTES: u64 = 1 << 20;
+/// From this length on, a run is written past the page cache; or, where that cannot be, writing it to the disk starts at once,
+/// so that the flush at the end finds little left to do.
+const MIN_BULK_BYTES: u64 = 1 << 20;
 
 /// Shorter pieces are not worth sharing blocks for: it only scatters the file.
 const MIN_KERNEL_BYTES: u64 = 64 << 10;
@@ -29,57 +32,140 @@ const MIN_KERNEL_BYTES: u64 = 64 << 10;
 /// The most that the kernel is asked to copy at once.
 const MAX_KERNEL_BYTES: u64 = 1 << 30;
 
-/// What a worker needs for copying: one buffer, made when it is first needed.
+/// What a worker needs for copying: a buffer, made when it is first needed, and what is in it.
 #[derive(Debug, Default)]
 pub(super) struct Copier {
     buffer: Bounce,
+    gathered: Gathered,
     /// The kernel has refused to copy between these files; it would again.
     kernel_refuses: bool,
 }
 
+/// What has been read and not yet been written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gathered {
+    /// Where it goes.
+    target_offset: u64,
+    /// How much it is.
+    count: usize,
+    /// Whether it may be written past the page cache.
+    bulk: bool,
+    /// Up to where the target's space has yet to be reserved, if it has.
+    unreserved_end: Option<u64>,
+}
+
+/// A copy that failed: which record of the list, and why.
+pub(super) type Failed = (usize, io::Error);
+
 impl Copier {
-    /// Copies `length` bytes to `target`. What lies beyond the end of `source` reads as zeros.
+    /// Copies a run to device `own`. What lies beyond the end of a source reads as zeros.
     ///
     /// # Errors
-    /// The system's; `EINVAL` for ranges that overlap in one file; `EACCES` for a target that is read-only.
+    /// The system's; `EINVAL` for ranges that overlap in one file; `EACCES` for a target that is read-only; `ENODEV` for a
+    /// device that is not there.
     pub(super) fn copy(
         &mut self,
-        target: &Backend<'_>,
-        target_offset: u64,
-        source: &Backend<'_>,
-        source_offset: u64,
-        length: u64,
+        backends: &[Backend<'_>],
+        own: usize,
+        run: &Run<'_>,
         pace: &mut Pace<'_>,
-    ) -> io::Result<()> {
-        target.check_write(target_offset, length)?;
-        let source_end = end_of(source_offset, length)?;
-        if std::ptr::eq(target, source) && target_offset.abs_diff(source_offset) < length {
+    ) -> Result<(), Failed> {
+        let device = |number: usize| backends.get(number).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
+        let of_run = |error| (run.first, error);
+        let target = device(own).map_err(of_run)?;
+        let Some(first) = run.parts().next() else { return Ok(()) };
+        let end = target.check_write(first.target_offset, run.length).map_err(of_run)?;
+        let bulk = run.length >= MIN_BULK_BYTES && !pace.is_limited() && target.takes_bulk(first.target_offset);
+        let unreserved_end = bulk.then_some(end);
+        self.gathered = Gathered { target_offset: first.target_offset, count: 0, bulk, unreserved_end };
+        self.buffer.make(if bulk { BULK_BUFFER_BYTES } else { BUFFER_BYTES });
+        for part in run.parts() {
+            let number = usize::try_from(part.source_device).unwrap_or(usize::MAX);
+            pace.counts = number < own;
+            device(number)
+                .and_then(|source| self.part(target, source, &part, pace))
+                .map_err(|error| (part.record, error))?;
+        }
+        self.write_out(target).map_err(of_run)?;
+        if run.length >= MIN_BULK_BYTES && !bulk && target.writes_back_early() {
+            volatile_io::start_writeback(target.file(), first.target_offset, run.length);
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, target: &Backend<'_>, source: &Backend<'_>, part: &Part, pace: &mut Pace<'_>) -> io::Result<()> {
+        let source_end = end_of(part.source_offset, part.length)?;
+        if std::ptr::eq(target, source) && part.target_offset.abs_diff(part.source_offset) < part.length {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let there = source_end.min(source.length_bytes()).saturating_sub(source_offset);
+        let there = source_end.min(source.length_bytes()).saturating_sub(part.source_offset);
         let mut done = 0;
         if there >= MIN_KERNEL_BYTES && target.kernel_copies() && source.kernel_copies() && !self.kernel_refuses {
-            done = self.copy_in_kernel(target, target_offset, source, source_offset, there, pace)?;
+            self.write_out(target)?;
+            done = self.copy_in_kernel(target, source, part, there, pace)?;
+            self.gathered.target_offset += done;
         }
         while done < there {
-            let count = pace.piece_bytes(BUFFER_BYTES as u64).min(there - done);
+            let count = pace.piece_bytes(self.room() as u64).min(there - done);
             pace.wait_for(count);
-            self.copy_piece(target, target_offset + done, source, source_offset + done, count)?;
+            self.gather(source, part.source_offset + done, usize::try_from(count).unwrap_or(0))?;
+            if self.room() == 0 {
+                self.write_out(target)?;
+            }
             pace.note_copied(count);
             done += count;
         }
-        target.grown_to(target_offset + there);
-        if there >= MIN_WRITEBACK_BYTES && target.writes_back_early() {
-            volatile_io::start_writeback(target.file(), target_offset, there);
-        }
-        if there >= MIN_WRITEBACK_BYTES && source.writable() && !target.same_file(source) {
+        if there >= MIN_BULK_BYTES && source.writable() && !target.same_file(source) {
             // A job that may write to what it copies from is going to give that up: without its pages in the cache, which are
             // dropped here by all workers side by side, giving it up takes no time. Advice that is not taken costs nothing.
-            let _ = rustix::fs::fadvise(source.file(), source_offset, NonZeroU64::new(there), Advice::DontNeed);
+            let _ = rustix::fs::fadvise(source.file(), part.source_offset, NonZeroU64::new(there), Advice::DontNeed);
         }
-        if there < length {
-            super::zero::write_zeroes(target, target_offset + there, length - there, true)?;
+        if there < part.length {
+            self.write_out(target)?;
+            super::zero::write_zeroes(target, part.target_offset + there, part.length - there, true)?;
+            self.gathered.target_offset += part.length - there;
         }
+        Ok(())
+    }
+
+    /// How much more is gathered before it is written. What starts within a block is written alone up to that block's end, so
+    /// that all that follows is aligned.
+    fn room(&self) -> usize {
+        let skip = usize::try_from(self.gathered.target_offset % ALIGN).unwrap_or(0);
+        let most = if skip == 0 { self.buffer.len() } else { ALIGN_BYTES - skip };
+        most - self.gathered.count
+    }
+
+    fn gather(&mut self, source: &Backend<'_>, offset: u64, count: usize) -> io::Result<()> {
+        let filled = self.gathered.count;
+        source.read_exact(&mut self.buffer.get()[filled..filled + count], offset)?;
+        self.gathered.count += count;
+        Ok(())
+    }
+
+    /// Writes what has been gathered.
+    fn write_out(&mut self, target: &Backend<'_>) -> io::Result<()> {
+        let Gathered { target_offset, count, bulk, .. } = self.gathered;
+        if count == 0 {
+            return Ok(());
+        }
+        let bytes = &self.buffer.get()[..count];
+        let whole_blocks = if target_offset.is_multiple_of(ALIGN) { count - count % ALIGN_BYTES } else { 0 };
+        let mut done = 0;
+        if bulk && whole_blocks > 0 {
+            if let Some(end) = self.gathered.unreserved_end.take() {
+                target.reserve(target_offset, end);
+            }
+            if target.write_bulk(&bytes[..whole_blocks], target_offset)? {
+                done = whole_blocks;
+            }
+        }
+        if done < count {
+            target.write_all(&bytes[done..], target_offset + done as u64)?;
+        }
+        self.gathered.target_offset += count as u64;
+        self.gathered.count = 0;
+        target.grown_to(self.gathered.target_offset);
         Ok(())
     }
 
@@ -87,16 +173,15 @@ impl Copier {
     fn copy_in_kernel(
         &mut self,
         target: &Backend<'_>,
-        target_offset: u64,
         source: &Backend<'_>,
-        source_offset: u64,
+        part: &Part,
         length: u64,
         pace: &mut Pace<'_>,
     ) -> io::Result<u64> {
         let mut done = 0;
         while done < length {
-            let mut from = source_offset + done;
-            let mut to = target_offset + done;
+            let mut from = part.source_offset + done;
+            let mut to = part.target_offset + done;
             let wanted = pace.piece_bytes(MAX_KERNEL_BYTES).min(length - done);
             let count = usize::try_from(wanted).unwrap_or(usize::MAX);
             pace.wait_for(wanted);
@@ -116,25 +201,8 @@ impl Copier {
                 Err(error) => return Err(error),
             }
         }
+        target.grown_to(part.target_offset + done);
         Ok(done)
-    }
-
-    /// Copies what fits into the buffer.
-    fn copy_piece(
-        &mut self,
-        target: &Backend<'_>,
-        target_offset: u64,
-        source: &Backend<'_>,
-        source_offset: u64,
-        length: u64,
-    ) -> io::Result<()> {
-        if self.buffer.len() == 0 {
-            self.buffer = Bounce::new(BUFFER_BYTES);
-        }
-        let count = usize::try_from(length).unwrap_or(usize::MAX).min(BUFFER_BYTES);
-        let piece = &mut self.buffer.get()[..count];
-        source.read_exact(piece, source_offset)?;
-        target.write_all(piece, target_offset)
     }
 }
 

@@ -148,6 +148,13 @@ impl Bounce {
         Self::new((skip + length.min(BOUNCE_BYTES)).next_multiple_of(ALIGN_BYTES).min(BOUNCE_BYTES))
     }
 
+    /// Makes sure that there is room for exactly `length` bytes.
+    pub(super) fn make(&mut self, length: usize) {
+        if self.length != length {
+            *self = Self::new(length);
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.length
     }

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use instar_abi::block::{CompareRecord, CopyRecord, ZEROS, status};
+use instar_abi::block::{CompareRecord, ZEROS, status};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use super::backend::{Backend, end_of};
 use super::compare::Comparer;
-use super::copy::Copier;
+use super::copy::{Copier, Failed};
 use super::pace::Pace;
 use super::request::{Action, Range, Request, Span};
+use super::runs::{self, Run};
 use super::throttle::Throttle;
 use super::zero;
 use crate::vm::DmaMemory;
@@ -23,16 +24,12 @@ const WORKERS: usize = 2;
 const PARALLEL_BYTES: u64 = 4 << 20;
 /// What one request or record costs beside its bytes, counted in bytes.
 const PIECE_COST_BYTES: u64 = 8 << 10;
-/// A longer record is cut, so that several threads can share it.
+/// About how much of a list of copies one thread does in one go, so that several can share it.
 const CUT_BYTES: u64 = 16 << 20;
 /// How much of a comparison one thread does in one go; at least one unit.
 const COMPARED_TOGETHER_BYTES: u64 = 1 << 20;
-/// The most parts of one record, which bounds what a hostile length can cost the host.
-const MAX_PARTS: u64 = 64;
 /// Length of a part where there is a limit, in pieces that the limit lets through: some tenths of a second.
 const PIECES_A_PART: u64 = 8;
-/// A list longer than this has enough records to share; none of them is cut.
-const UNCUT_RECORDS: usize = 64;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +74,7 @@ pub(super) type Watcher<'a> = &'a mut dyn FnMut(u64);
 #[derive(Clone, Copy, Debug)]
 enum Piece<'r> {
     Whole(&'r Action),
-    Copy(&'r CopyRecord, Range),
+    Copy(Run<'r>),
     /// A part of a comparison, and where its first verdict goes.
     Compare(&'r CompareRecord, Range, GuestAddress),
 }
@@ -148,8 +145,8 @@ impl Executor<'_> {
             let mut tools = Tools::default();
             let mut pace = Pace::new(self.throttle, self.copied_bytes, watcher);
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = self.piece(job.piece, &mut tools, &mut pace) {
-                    let failure = (job.request, Outcome::failed(&error, job.record));
+                if let Err((record, error)) = self.piece(job, &mut tools, &mut pace) {
+                    let failure = (job.request, Outcome::failed(&error, record));
                     failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
                 }
             }
@@ -176,26 +173,30 @@ impl Executor<'_> {
         self.throttle.map_or(CUT_BYTES, |throttle| (throttle.piece_bytes() * PIECES_A_PART).min(CUT_BYTES))
     }
 
-    fn piece(&self, piece: Piece<'_>, tools: &mut Tools, pace: &mut Pace<'_>) -> io::Result<()> {
-        match piece {
-            Piece::Whole(action) => self.whole(action, pace),
-            Piece::Copy(record, part) => {
-                let source = self.other(record.source_device)?;
-                let source_offset = end_of(record.source_offset_bytes, part.offset)?;
-                let target_offset = end_of(record.target_offset_bytes, part.offset)?;
-                pace.counts = usize::try_from(record.source_device).is_ok_and(|device| device < self.own);
-                tools.copier.copy(self.own()?, target_offset, source, source_offset, part.length, pace)
-            }
+    fn piece(&self, job: &Job<'_>, tools: &mut Tools, pace: &mut Pace<'_>) -> Result<(), Failed> {
+        match job.piece {
+            Piece::Whole(action) => self.whole(action, pace).map_err(|error| (0, error)),
+            Piece::Copy(run) => tools.copier.copy(self.backends, self.own, &run, pace),
             Piece::Compare(record, part, place) => {
-                let other = match record.other_device {
-                    ZEROS => None,
-                    device => Some((self.other(device)?, end_of(record.other_offset_bytes, part.offset)?)),
-                };
-                let own = (self.own()?, end_of(record.own_offset_bytes, part.offset)?);
-                let verdicts = tools.comparer.compare(own, other, part.length, record.unit_bytes.into())?;
-                self.memory.write_slice(verdicts, place).map_err(|_| fault())
+                self.compare(record, part, place, &mut tools.comparer).map_err(|error| (job.record, error))
             }
         }
+    }
+
+    fn compare(
+        &self,
+        record: &CompareRecord,
+        part: Range,
+        place: GuestAddress,
+        comparer: &mut Comparer,
+    ) -> io::Result<()> {
+        let other = match record.other_device {
+            ZEROS => None,
+            device => Some((self.other(device)?, end_of(record.other_offset_bytes, part.offset)?)),
+        };
+        let own = (self.own()?, end_of(record.own_offset_bytes, part.offset)?);
+        let verdicts = comparer.compare(own, other, part.length, record.unit_bytes.into())?;
+        self.memory.write_slice(verdicts, place).map_err(|_| fault())
     }
 
     fn whole(&self, action: &Action, pace: &Pace<'_>) -> io::Result<()> {
@@ -268,22 +269,10 @@ fn paced_write(own: &Backend<'_>, offset: u64, slice: &VolatileSlice<'_>, pace: 
 
 fn cut<'r>(request: usize, action: &'r Action, cut_bytes: u64, jobs: &mut Vec<Job<'r>>) {
     match action {
-        Action::Copy(records) => {
-            for (record, copy) in records.iter().enumerate() {
-                let step = match records.len() {
-                    0..=UNCUT_RECORDS => cut_bytes.max(copy.length_bytes.div_ceil(MAX_PARTS)),
-                    _ => copy.length_bytes,
-                };
-                let mut offset = 0;
-                while offset < copy.length_bytes {
-                    let length = step.min(copy.length_bytes - offset);
-                    let part = Range { offset, length, may_unmap: false };
-                    let cost = length.saturating_add(PIECE_COST_BYTES);
-                    jobs.push(Job { request, record, piece: Piece::Copy(copy, part), cost });
-                    offset += length;
-                }
-            }
-        }
+        Action::Copy(records) => runs::cut(records, cut_bytes, |run| {
+            let cost = run.length.saturating_add(PIECE_COST_BYTES.saturating_mul(run.parts().count() as u64));
+            jobs.push(Job { request, record: run.first, piece: Piece::Copy(run), cost });
+        }),
         Action::Compare(records, verdicts) => {
             let mut place = *verdicts;
             for (record, compare) in records.iter().enumerate() {

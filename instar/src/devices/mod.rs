@@ -11,6 +11,7 @@ mod direct;
 mod executor;
 mod pace;
 mod request;
+mod runs;
 mod throttle;
 mod transport;
 mod zero;

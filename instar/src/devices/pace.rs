@@ -23,6 +23,11 @@ impl<'a> Pace<'a> {
         Self { throttle, copied_bytes, watcher, counts: false }
     }
 
+    /// Whether there is a limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.throttle.is_some()
+    }
+
     /// The most bytes to write in one go, where `most` are wanted.
     pub(super) fn piece_bytes(&self, most: u64) -> u64 {
         self.throttle.map_or(most, |throttle| throttle.piece_bytes().min(most))

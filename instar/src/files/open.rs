@@ -43,6 +43,7 @@ pub struct FileFacts {
 pub struct ImageFile {
     file: File,
     direct: Option<File>,
+    bulk: Option<File>,
     name: Vec<u8>,
     canonical: PathBuf,
     access: Access,
@@ -65,7 +66,7 @@ impl ImageFile {
             locks::claim(&file, claim, name).map_err(Cause::Lock)?;
         }
         let identity = (status.dev(), status.ino());
-        Ok(Self { file, direct: None, name: name.to_vec(), canonical, access, identity })
+        Ok(Self { file, direct: None, bulk: None, name: name.to_vec(), canonical, access, identity })
     }
 
     /// The open file.
@@ -149,6 +150,19 @@ impl ImageFile {
     /// The file as [`ImageFile::bypass_cache`] has opened it.
     pub fn direct(&self) -> Option<&File> {
         self.direct.as_ref()
+    }
+
+    /// Opens the file a second time, so that long runs can be written past the system's page cache. Not possible everywhere,
+    /// and no loss where it is not.
+    pub fn open_for_bulk(&mut self) {
+        if self.direct.is_none() && self.is_writable() {
+            self.bulk = self.open_again(true, OFlag::O_DIRECT).ok();
+        }
+    }
+
+    /// The file as [`ImageFile::open_for_bulk`] has opened it.
+    pub fn bulk(&self) -> Option<&File> {
+        self.bulk.as_ref()
     }
 
     /// Makes durable what the file holds, its length among it.

@@ -21,6 +21,8 @@ use crate::target::Target;
 /// Header bytes from the L1 table's offset to the end of the feature bits, rewritten together: they lie in one sector.
 const FIELDS_START: usize = 40;
 const FIELDS_END: usize = 96;
+/// What a disk writes whole or not at all, in bytes.
+const SECTOR_BYTES: usize = 512;
 
 /// How an overlay is going to be emptied. Made before anything is written, so that an overlay that cannot be emptied is
 /// noticed in time.
@@ -29,6 +31,8 @@ pub struct Emptier(Method);
 enum Method {
     /// The image becomes header, refcount table, refcount block and an empty L1 table.
     Rebuild(Box<Image>, EmptyLayout),
+    /// As `Rebuild`, where these lie in their places already.
+    Clear(Box<Image>, EmptyLayout),
     /// Every cluster is given up, and everything else stays where it is.
     Discard(Box<Qcow2Target>),
 }
@@ -45,6 +49,7 @@ impl Emptier {
             || header.crypt_method == CryptMethod::Luks
             || header.has_external_data_file();
         match plan_empty_qcow2(&image.geometry, header.l1_offset, header.l1_entries, holds_more) {
+            Some(layout) if is_in_place(storage, &image, &layout)? => Ok(Self(Method::Clear(Box::new(image), layout))),
             Some(layout) => Ok(Self(Method::Rebuild(Box::new(image), layout))),
             None => Ok(Self(Method::Discard(Box::new(Qcow2Target::new(storage, image, true)?)))),
         }
@@ -57,9 +62,58 @@ impl Emptier {
     pub fn empty(self, storage: &mut dyn Storage) -> Result<()> {
         match self.0 {
             Method::Rebuild(image, layout) => rebuild(storage, &image, &layout),
+            Method::Clear(image, layout) => clear(storage, &image, &layout),
             Method::Discard(mut target) => target.discard_all(storage),
         }
     }
+}
+
+/// Whether L1 table, refcount table and the only refcount block lie where `layout` has them, as in an image that was made in
+/// one go, and nothing else in the header has to change.
+fn is_in_place(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Result<bool> {
+    let header = &image.header;
+    let stays = header.l1_offset == layout.l1_offset
+        && header.refcount_table_offset == layout.refcount_table_offset
+        && header.refcount_table_clusters == 1
+        && !header.is_dirty()
+        && header.autoclear_features & !feature::KNOWN_AUTOCLEAR == 0;
+    if !stays {
+        return Ok(false);
+    }
+    let table =
+        read_vec(storage, image.layer, image.device, header.refcount_table_offset, header.refcount_table_bytes())?;
+    let (first, rest) = table.split_at(8);
+    Ok(*first == layout.refcount_block_offset.to_be_bytes() && rest.iter().all(|byte| *byte == 0))
+}
+
+/// Empties the L1 table, and then the refcount block. No state between is more than leaky, so nothing needs the dirty bit.
+fn clear(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Result<()> {
+    let (layer, device) = (image.layer, image.device);
+    let failure = |error| Failure::storage(layer, error);
+    let l1_bytes = u64::from(image.header.l1_entries) * 8;
+    storage.write(device, layout.l1_offset, &vec![0; to_index(l1_bytes)]).map_err(failure)?;
+    storage.flush(device).map_err(failure)?;
+
+    // The refcounts of what stays were 1 before; they share their sectors with nothing that is written apart from them.
+    let mut refcounts = layout_refcounts(image, layout);
+    refcounts.resize(refcounts.len().next_multiple_of(SECTOR_BYTES), 0);
+    storage.write(device, layout.refcount_block_offset, &refcounts).map_err(failure)?;
+    let (start, end) = (layout.refcount_block_offset + refcounts.len() as u64, layout.l1_offset);
+    if start < end {
+        storage.write_zeroes(device, start, end - start, false).map_err(failure)?;
+    }
+    // A crash before this is durable leaves a longer file, or refcounts of clusters that nothing refers to.
+    storage.resize(device, layout.length_bytes).map_err(failure)
+}
+
+/// The first bytes of the refcount block: one reference each to the clusters of an empty image.
+fn layout_refcounts(image: &Image, layout: &EmptyLayout) -> Vec<u8> {
+    let (order, clusters) = (image.geometry.refcount_order, to_index(layout.clusters));
+    let mut refcounts = vec![0; (clusters << order).div_ceil(8)];
+    for cluster in 0..clusters {
+        refcount::write(&mut refcounts, order, cluster, 1);
+    }
+    refcounts
 }
 
 fn rebuild(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Result<()> {
@@ -95,12 +149,7 @@ fn rebuild(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Re
     storage
         .write(device, layout.refcount_table_offset, &layout.refcount_block_offset.to_be_bytes())
         .map_err(failure)?;
-    let clusters = to_index(layout.clusters);
-    let mut refcounts = vec![0; (clusters << image.geometry.refcount_order).div_ceil(8)];
-    for cluster in 0..clusters {
-        refcount::write(&mut refcounts, image.geometry.refcount_order, cluster, 1);
-    }
-    storage.write(device, layout.refcount_block_offset, &refcounts).map_err(failure)?;
+    storage.write(device, layout.refcount_block_offset, &layout_refcounts(image, layout)).map_err(failure)?;
     storage.flush(device).map_err(failure)?;
 
     put(&mut fields, 72, &(dirty & !feature::DIRTY).to_be_bytes());

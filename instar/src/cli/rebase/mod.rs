@@ -27,7 +27,7 @@ use super::sandbox::{Inspector, Reported, Sandbox};
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, Location, OpenError, driver};
+use crate::files::{Access, Cause, ImageFile, Location, OpenError, driver};
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -154,6 +154,7 @@ impl<'a> Rebase<'a> {
                 file.bypass_cache().map_err(failed)?;
             }
         }
+        self.chains.layers[0].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
     }
 

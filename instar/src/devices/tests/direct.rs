@@ -104,6 +104,43 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn long_runs_past_the_page_cache_hold_the_same_bytes(
+        start in prop_oneof![Just(0u64), Just(4096), Just(512), 0u64..10_000],
+        before in 0usize..20_000,
+        pieces in proptest::collection::vec((0u64..900_000, 1u64..400_000), 3..16),
+    ) {
+        let source = file(&pattern(1_000_000, 1));
+        let mut target_offset = start;
+        let records: Vec<CopyRecord> = pieces.iter().map(|&(source_offset, length)| {
+            let record = CopyRecord {
+                target_offset_bytes: target_offset,
+                source_offset_bytes: source_offset,
+                length_bytes: length,
+                source_device: 0,
+                reserved: 0,
+            };
+            target_offset += length;
+            record
+        }).collect();
+        let copied = |target: &File, bulk: Option<&File>| {
+            let source = Backend::new(&source, false).expect("a file");
+            let backends = [source, Backend::new(target, true).expect("a file").bulk(bulk)];
+            let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
+            let executor =
+                Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, copied_bytes: &copied_bytes };
+            let outcomes = executor.execute(&[request(Action::Copy(records.clone()))], &mut |_| ());
+            assert_eq!((outcomes[0].errno, backends[1].length_bytes()), (0, contents(target).len() as u64));
+            contents(target)
+        };
+        let (plain, past) = (file(&pattern(before, 9)), file(&pattern(before, 9)));
+        let Some(bulk) = direct(&past) else { return Ok(()) };
+        prop_assert!(copied(&past, Some(&bulk)) == copied(&plain, None));
+    }
+}
+
 #[test]
 fn neighbours_in_one_block_do_not_undo_each_other() {
     let (source, past) = (file(&pattern(1 << 20, 1)), file(&vec![0; 1 << 20]));

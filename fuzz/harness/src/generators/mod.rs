@@ -1,0 +1,7 @@
+//! Make inputs out of a fuzzer's bytes. Everything here is a pure function of them.
+
+pub mod attack;
+pub mod chain;
+pub mod hostile;
+pub mod patches;
+pub mod seeds;
