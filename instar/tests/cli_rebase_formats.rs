@@ -130,6 +130,8 @@ fn an_unsafe_rebase_of_vmdk_records_who_the_parent_is() {
     };
     assert_eq!(rebased_to("moved/base.vmdk"), ["parentCID=0000aaaa", "parentFileNameHint=\"moved/base.vmdk\""]);
     assert_eq!(rebased_to("other.vmdk"), ["parentCID=0000bbbb", "parentFileNameHint=\"other.vmdk\""]);
+    assert_eq!(rebased_to("overlay.vmdk"), ["parentCID=0000bbbb", "parentFileNameHint=\"overlay.vmdk\""]);
+    assert_eq!(rebased_to("other.vmdk"), ["parentCID=0000bbbb", "parentFileNameHint=\"other.vmdk\""]);
     qemu_img_finds_equal(&folder, "unsafe", "vmdk", "overlay.vmdk", "other.vmdk");
     assert_eq!(folder.run(&["rebase", "-u", "overlay.vmdk"]), success());
     assert_eq!(parent(&folder), ["parentCID=ffffffff"]);

@@ -45,10 +45,14 @@ impl Chains {
         sandbox: &mut impl Sandbox,
     ) -> Self {
         let mut chains = Self::detached(layers);
-        // As always without a look at the old chain, the file need not exist; what is known of it is better than nothing.
-        let opened =
-            open_named(gate, &chains.layers[0], named.name, named.format, named.access, &mut Inspector(sandbox));
-        chains.layers.extend(opened.ok().filter(|parent| parent.summary.format == format::VMDK));
+        // The file need not exist, and may even be the overlay; what is known of it is better than nothing.
+        let overlay = &chains.layers[0];
+        let opened = open_named(gate, overlay, named.name, named.format, named.access, &mut Inspector(sandbox));
+        let is_known = |parent: &Layer| {
+            parent.summary.format == format::VMDK && parent.image.identity() != overlay.image.identity()
+        };
+        let parent = opened.ok().filter(is_known);
+        chains.layers.extend(parent);
         chains
     }
 
