@@ -8,6 +8,7 @@ use instar_plan::extent::Source;
 use instar_plan::rebase::{Comparison, Verdicts};
 
 use super::reader::{BUFFER_BYTES, Reader};
+use super::safe::Window;
 use crate::bytes::to_index;
 use crate::job::Job;
 use crate::layer::Result;
@@ -25,8 +26,17 @@ pub(super) struct Comparer {
 #[derive(Default)]
 struct Questions {
     segments: Vec<CompareSegment>,
-    /// For each segment where on the disk it begins, and whether the device's bytes are those of the old chain.
-    places: Vec<(u64, bool)>,
+    places: Vec<Place>,
+}
+
+/// What a segment stands for.
+struct Place {
+    /// Index of the window.
+    window: usize,
+    /// Where on the disk it begins.
+    guest_offset: u64,
+    /// Whether the device's bytes are those of the old chain.
+    is_old: bool,
 }
 
 impl Comparer {
@@ -40,51 +50,58 @@ impl Comparer {
         &mut self.old
     }
 
-    /// Compares the ranges of a window, and records in `verdicts` what they have shown.
+    /// Compares the ranges of windows, and records in their verdicts what has been seen.
     ///
     /// # Errors
     /// If a device refuses, or a compressed cluster does not unpack.
-    pub(super) fn compare(
-        &mut self,
-        storage: &mut dyn Storage,
-        comparisons: &[Comparison],
-        verdicts: &mut Verdicts,
-    ) -> Result<()> {
+    pub(super) fn compare(&mut self, storage: &mut dyn Storage, windows: &mut [Window]) -> Result<()> {
         let mut questions: BTreeMap<u32, Questions> = BTreeMap::new();
-        for comparison in comparisons {
-            let (device, offset, other, is_old) = match (comparison.old, comparison.new) {
-                (Source::Data { device, host_offset }, Source::Data { device: other, host_offset: other_offset }) => {
-                    (device, host_offset, Some((DeviceId(other), other_offset)), true)
+        for (index, window) in windows.iter_mut().enumerate() {
+            for comparison in &window.comparisons {
+                if !self.gather(index, comparison, &window.verdicts, &mut questions) {
+                    self.look(storage, comparison, &mut window.verdicts)?;
                 }
-                (Source::Data { device, host_offset }, Source::Zero) => (device, host_offset, None, true),
-                (Source::Zero, Source::Data { device, host_offset }) => (device, host_offset, None, false),
-                _ => {
-                    self.look(storage, comparison, verdicts)?;
-                    continue;
-                }
-            };
-            let asked = questions.entry(device).or_default();
-            let mut position = comparison.guest_offset;
-            while position < comparison.end() {
-                // Units that belong to the comparison whole make one segment; parts of units one each.
-                let unit_end = verdicts.unit_end(position);
-                let whole_end = comparison.end() - (comparison.end() - position) % self.unit_bytes;
-                let is_whole = position.is_multiple_of(self.unit_bytes) && whole_end > position;
-                let end = if is_whole { whole_end } else { unit_end.min(comparison.end()) };
-                let done = position - comparison.guest_offset;
-                asked.segments.push(CompareSegment {
-                    offset: offset + done,
-                    other: other.map(|(device, _)| device),
-                    other_offset: other.map_or(0, |(_, offset)| offset + done),
-                    length_bytes: end - position,
-                    // Units are no longer than windows.
-                    unit_bytes: u32::try_from(self.unit_bytes).unwrap_or(u32::MAX),
-                });
-                asked.places.push((position, is_old));
-                position = end;
             }
         }
-        questions.into_iter().try_for_each(|(device, questions)| self.ask(storage, device, &questions, verdicts))
+        questions.into_iter().try_for_each(|(device, questions)| self.ask(storage, device, &questions, windows))
+    }
+
+    /// Adds a comparison to what the devices are asked; tells whether they can answer it.
+    fn gather(
+        &self,
+        window: usize,
+        comparison: &Comparison,
+        verdicts: &Verdicts,
+        questions: &mut BTreeMap<u32, Questions>,
+    ) -> bool {
+        let (device, offset, other, is_old) = match (comparison.old, comparison.new) {
+            (Source::Data { device, host_offset }, Source::Data { device: other, host_offset: other_offset }) => {
+                (device, host_offset, Some((DeviceId(other), other_offset)), true)
+            }
+            (Source::Data { device, host_offset }, Source::Zero) => (device, host_offset, None, true),
+            (Source::Zero, Source::Data { device, host_offset }) => (device, host_offset, None, false),
+            _ => return false,
+        };
+        let asked = questions.entry(device).or_default();
+        let mut position = comparison.guest_offset;
+        while position < comparison.end() {
+            // Units that belong to the comparison whole make one segment; parts of units one each.
+            let whole_end = comparison.end() - (comparison.end() - position) % self.unit_bytes;
+            let is_whole = position.is_multiple_of(self.unit_bytes) && whole_end > position;
+            let end = if is_whole { whole_end } else { verdicts.unit_end(position).min(comparison.end()) };
+            let done = position - comparison.guest_offset;
+            asked.segments.push(CompareSegment {
+                offset: offset + done,
+                other: other.map(|(device, _)| device),
+                other_offset: other.map_or(0, |(_, offset)| offset + done),
+                length_bytes: end - position,
+                // Units are no longer than windows.
+                unit_bytes: u32::try_from(self.unit_bytes).unwrap_or(u32::MAX),
+            });
+            asked.places.push(Place { window, guest_offset: position, is_old });
+            position = end;
+        }
+        true
     }
 
     /// Has a device compare.
@@ -93,16 +110,17 @@ impl Comparer {
         storage: &mut dyn Storage,
         device: u32,
         questions: &Questions,
-        verdicts: &mut Verdicts,
+        windows: &mut [Window],
     ) -> Result<()> {
         let mut answers = Vec::new();
         storage
             .compare(DeviceId(device), &questions.segments, &mut answers)
             .map_err(|error| Failure::storage(self.old.layer(error.device.0), error))?;
         let mut answers = answers.into_iter();
-        for (segment, (start, is_old)) in questions.segments.iter().zip(&questions.places) {
-            let mut place = *start;
-            while place < start + segment.length_bytes {
+        for (segment, Place { window, guest_offset, is_old }) in questions.segments.iter().zip(&questions.places) {
+            let verdicts = &mut windows[*window].verdicts;
+            let mut place = *guest_offset;
+            while place < guest_offset + segment.length_bytes {
                 match answers.next() {
                     // Equal bytes may be zeros, but nobody has looked.
                     Some(Verdict::Equal) if *is_old => verdicts.record(place, false, false),

@@ -17,6 +17,10 @@ use crate::storage::Storage;
 
 /// The most bytes of the disk that are looked at together: what bounds the lists of extents.
 const WINDOW_BYTES_MAX: u64 = 16 << 20;
+/// How much is compared together, so that a request is paid for once a gather of windows.
+const GATHERED_BYTES_MAX: u64 = 256 << 20;
+/// The most extents that gathered windows may have: what bounds their memory.
+const GATHERED_EXTENTS_MAX: usize = 8192;
 
 /// Rebases the overlay onto a chain that may show other bytes. The heading is known to be writable.
 ///
@@ -49,29 +53,55 @@ pub(super) fn rebase(
         Ok(())
     })?;
     storage.progress(0, total_bytes);
-    let mut done_bytes = 0;
+    let (mut done_bytes, mut waiting) = (0, Gathered::default());
     work.for_each_window(storage, |work, storage, window| {
-        done_bytes += window.read_bytes();
-        work.carry_over(storage, window)?;
-        storage.progress(done_bytes, total_bytes);
+        waiting.push(window);
+        if waiting.is_full() {
+            done_bytes += waiting.bytes;
+            work.carry_over(storage, core::mem::take(&mut waiting).windows)?;
+            storage.progress(done_bytes, total_bytes);
+        }
         Ok(())
     })?;
+    work.carry_over(storage, waiting.windows)?;
+    storage.progress(total_bytes, total_bytes);
     work.overlay.target().make_visible(storage)?;
     work.overlay.change_heading(storage, order, heading)?;
     Ok(work.report)
 }
 
 /// A part of the disk in which something has to be compared.
-struct Window {
+pub(super) struct Window {
     own: Vec<Extent>,
     views: Views,
-    comparisons: Vec<Comparison>,
-    verdicts: Verdicts,
+    pub(super) comparisons: Vec<Comparison>,
+    pub(super) verdicts: Verdicts,
 }
 
 impl Window {
     fn read_bytes(&self) -> u64 {
         self.comparisons.iter().map(Comparison::read_bytes).sum()
+    }
+}
+
+/// Windows that are compared together.
+#[derive(Default)]
+struct Gathered {
+    windows: Vec<Window>,
+    bytes: u64,
+    extents: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, window: Window) {
+        self.bytes += window.read_bytes();
+        let views = window.views.old.len() + window.views.new.len();
+        self.extents += window.own.len() + views + window.comparisons.len();
+        self.windows.push(window);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= GATHERED_BYTES_MAX || self.extents >= GATHERED_EXTENTS_MAX
     }
 }
 
@@ -121,9 +151,13 @@ impl Work {
         Ok((!comparisons.is_empty()).then_some(Window { own, views, comparisons, verdicts }))
     }
 
-    /// Gives the overlay what it would no longer show in a window.
-    fn carry_over(&mut self, storage: &mut dyn Storage, mut window: Window) -> Result<()> {
-        self.comparer.compare(storage, &window.comparisons, &mut window.verdicts)?;
+    /// Gives the overlay what it would no longer show in some windows.
+    fn carry_over(&mut self, storage: &mut dyn Storage, mut windows: Vec<Window>) -> Result<()> {
+        self.comparer.compare(storage, &mut windows)?;
+        windows.into_iter().try_for_each(|window| self.receive(storage, &window))
+    }
+
+    fn receive(&mut self, storage: &mut dyn Storage, window: &Window) -> Result<()> {
         let received = self.overlay.plan(&window.own, &window.views.old, &window.verdicts);
         if received.plain.is_empty() && received.packed.is_empty() {
             return Ok(());
