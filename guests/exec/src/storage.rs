@@ -127,7 +127,7 @@ pub trait Storage {
                 let end = start.saturating_add(segment.unit_bytes.into()).min(segment.length_bytes);
                 let (mut differs, mut is_zero) = (false, true);
                 let mut at = start;
-                while at < end && !(differs && !is_zero) {
+                while at < end && (is_zero || !differs) {
                     let count = (end - at).min(COMPARE_BUFFER_BYTES);
                     let sides =
                         [Some((device, segment.offset)), segment.other.map(|other| (other, segment.other_offset))];

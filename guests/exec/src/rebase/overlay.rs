@@ -1,5 +1,6 @@
 //! The overlay of a safe rebase, whatever its format: what it holds itself, and how it receives what it would no longer show.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -32,7 +33,7 @@ const ENOTSUP: i32 = 95;
 pub(super) enum Overlay {
     /// A qcow2 image.
     Qcow2 {
-        target: Qcow2Target,
+        target: Box<Qcow2Target>,
         geometry: Geometry,
         packing: Packing,
         packer: Packer,
@@ -57,7 +58,7 @@ impl Overlay {
         let overlay = match image_format {
             format::QCOW2 => {
                 let image = open_qcow2(storage, job, 0, Access::ReadWrite)?;
-                let target = Qcow2Target::new(storage, image, HAS_BACKING)?;
+                let target = Box::new(Qcow2Target::new(storage, image, HAS_BACKING)?);
                 let (geometry, compression) = (target.header().geometry(), target.header().compression_type);
                 let packing = if order.compresses { Packing::WholeClusters } else { Packing::Never };
                 let room_bytes = geometry.cluster_size_bytes().max(BUFFER_BYTES);
@@ -99,7 +100,7 @@ impl Overlay {
     /// What receives extents.
     pub(super) fn target(&mut self) -> &mut dyn Target {
         match self {
-            Self::Qcow2 { target, .. } => target,
+            Self::Qcow2 { target, .. } => target.as_mut(),
             Self::Vmdk(target) => target,
             Self::Qed(target) => target,
         }

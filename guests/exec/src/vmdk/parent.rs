@@ -100,7 +100,7 @@ impl DescriptorChange {
 fn check_place(storage: &mut dyn Storage, layer: u32, device: DeviceId, place: core::ops::Range<u64>) -> Result<()> {
     let sparse = Sparse::open(storage, layer, device)?;
     let header = &sparse.header;
-    let mut areas = Vec::from([0..SECTOR_BYTES]);
+    let mut areas: Vec<_> = core::iter::once(0..SECTOR_BYTES).collect();
     for offset in [Some(header.directory_offset), header.redundant_offset].into_iter().flatten() {
         areas.push(offset..offset.saturating_add(header.geometry.directory_entries() * 4));
         for sector in read_directory(storage, layer, device, header, offset)?.into_iter().filter(|sector| *sector != 0)
