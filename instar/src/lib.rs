@@ -1,8 +1,10 @@
 //! The host program: opens files, runs the sandbox, prints. It never interprets a byte of an image.
 
+pub mod apart;
 pub mod cli;
 pub mod devices;
 pub mod files;
+pub mod jail;
 pub mod session;
 pub mod text;
 pub mod vm;

@@ -15,6 +15,7 @@ use instar_abi::report::{CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC,
 use instar_abi::wire::Wire;
 
 use crate::devices::{Backend, Bus, Flushing};
+use crate::jail::Jail;
 use crate::vm::{GuestRam, Hypervisor, Vm, VmError};
 
 /// How long a guest may run without a request where nobody says otherwise.
@@ -70,6 +71,12 @@ impl<'a> DeviceFile<'a> {
     pub fn new(file: &'a File, writable: bool) -> Self {
         Self { file, writable, direct: None, bulk: None, flushing: Flushing::default() }
     }
+
+    /// Every way in which the file is open: what a process that runs the job must keep.
+    pub fn descriptors(&self) -> impl Iterator<Item = &'a File> {
+        let Self { file, writable: _, direct, bulk, flushing: _ } = *self;
+        [file].into_iter().chain(direct).chain(bulk)
+    }
 }
 
 /// Everything that one run needs.
@@ -90,6 +97,9 @@ pub struct Session<'a> {
     pub bytes_per_second: u64,
     /// Is told how far the guest says it is: bytes done and bytes in total, whenever one has changed.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
+    /// Is closed around this process when everything is ready for the guest's first instruction. The process is then taken
+    /// for one that ends soon, and the machine is left to that end.
+    pub jail: Option<Jail<'a>>,
 }
 
 impl<'a> Session<'a> {
@@ -110,6 +120,7 @@ impl<'a> Session<'a> {
             limit: DEFAULT_LIMIT,
             bytes_per_second: 0,
             progress: None,
+            jail: None,
         }
     }
 
@@ -137,10 +148,21 @@ impl<'a> Session<'a> {
         let mut vm = Vm::new(self.hypervisor, self.program.elf, self.memory_bytes, device_count)?;
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
-        vm.run(&mut bus, self.limit, &mut |ram| {
+        let mut before_start = || match &self.jail {
+            Some(jail) => jail.close().map(drop).map_err(VmError::Unavailable),
+            None => Ok(()),
+        };
+        vm.run(&mut bus, self.limit, &mut before_start, &mut |ram| {
             meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
         })?;
-        let report = Report::read(vm.ram(), self.program.report_bytes);
+        let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
+        let report = Report::read(area, self.program.report_bytes);
+        // The machine may live on for a while, and there may be secrets in its job.
+        vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
+        if self.jail.is_some() {
+            std::mem::forget(vm);
+            return report;
+        }
         // The kernel takes its time to take a machine apart, and the next session need not wait for that. Without a thread
         // it happens here: a closure that is not run is dropped, and the machine with it.
         drop(std::thread::Builder::new().spawn(move || drop(vm)));
@@ -193,9 +215,24 @@ pub struct Report {
 }
 
 impl Report {
-    fn read(ram: &GuestRam, report_bytes: usize) -> Result<Self, VmError> {
+    /// Reads the report of `program` in a report area, of which the rest is zero.
+    ///
+    /// # Errors
+    /// If it is none, or its lengths are not right.
+    pub fn in_area(area: &[u8], program: GuestProgram<'_>) -> Result<Self, VmError> {
+        let read = |offset: u64, bytes: &mut [u8]| {
+            let rest = usize::try_from(offset).ok().and_then(|offset| area.get(offset..)).unwrap_or_default();
+            let count = rest.len().min(bytes.len());
+            bytes[..count].copy_from_slice(&rest[..count]);
+            Ok(())
+        };
+        Self::read(read, program.report_bytes)
+    }
+
+    /// `area` reads from an offset in the report area.
+    fn read(area: impl Fn(u64, &mut [u8]) -> Result<(), VmError>, report_bytes: usize) -> Result<Self, VmError> {
         let mut bytes = vec![0; ReportHeader::SIZE_BYTES];
-        ram.read_low(REPORT_START, &mut bytes)?;
+        area(0, &mut bytes)?;
         let header = ReportHeader::get(&bytes);
         let lie = |finding: String| Err(VmError::Report(finding));
         if header.magic != REPORT_MAGIC {
@@ -212,8 +249,17 @@ impl Report {
             return lie(format!("a payload of {} bytes", header.payload_length_bytes));
         }
         let mut body = vec![0; length];
-        ram.read_low(REPORT_START + ReportHeader::SIZE_BYTES as u64, &mut body)?;
+        area(ReportHeader::SIZE_BYTES as u64, &mut body)?;
         Ok(Self { header, body, payload_start: report_bytes })
+    }
+
+    /// The report area up to the report's end, as [`Report::in_area`] reads it.
+    #[must_use]
+    pub fn area(&self) -> Vec<u8> {
+        let mut area = vec![0; ReportHeader::SIZE_BYTES];
+        self.header.put(&mut area);
+        area.extend_from_slice(&self.body);
+        area
     }
 
     /// The header.

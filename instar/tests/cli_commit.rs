@@ -152,8 +152,11 @@ fn formats_are_not_guessed_where_it_matters() {
     folder.fails(
         &["commit", "probed.qcow2"],
         "instar: 'base.raw': Its format is not recorded and probing guessed raw; writing to it is refused. \
-         Record the format first: instar rebase -u -b NAME -F raw FILE",
+         Record the format first (instar rebase -u -b NAME -F raw FILE), or take it for raw with --force",
     );
+    assert_eq!(folder.run(&["commit", "--force", "probed.qcow2"]), success("Image committed.\n"));
+    assert_eq!(read(&folder, "base.raw")[0], 0x11);
+    folder.file("base.raw", &[0; 64 * CLUSTER_BYTES]);
     folder.file("recorded.qcow2", &qcow2(0x11, "base.raw", "raw"));
     assert_eq!(folder.run(&["commit", "recorded.qcow2"]), success("Image committed.\n"));
     assert_eq!(read(&folder, "base.raw")[..=CLUSTER_BYTES], [&[0x11; CLUSTER_BYTES][..], &[0]].concat());

@@ -1,12 +1,16 @@
 //! A guest program that attacks the host: each attack ends in a clear error, in time, and no file changes.
 //!
-//! Builds the guest program `hostile` itself. Where KVM cannot be used every test fails, unless INSTAR_TEST_WITHOUT_KVM=1
+//! Every guest runs as the product's guests do: in a jail, here one around a process of its own.
+//!
+//! Builds the guest program `hostile` itself, unless INSTAR_HOSTILE_GUEST names one that was built before. Where KVM cannot be used every test fails, unless INSTAR_TEST_WITHOUT_KVM=1
 //! says that this is known: then each is listed as ignored and the reason is printed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use instar::apart;
+use instar::jail::{Jail, Purpose};
 use instar::session::{DeviceFile, GuestProgram, Session};
 use instar::vm::{Hypervisor, VmError};
 use instar_abi::job::{ABI_VERSION, JOB_MAGIC, JobHeader};
@@ -16,7 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 #[path = "../build/guests.rs"]
 mod guests;
 
-/// How long the guest may spin.
+/// How long the guest may spin, where INSTAR_HOSTILE_LIMIT_MS does not say it: a processor in software needs more.
 const LIMIT: Duration = Duration::from_millis(400);
 /// How long a whole run may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -116,6 +120,9 @@ fn main() {
 }
 
 fn build() -> Result<Vec<u8>, String> {
+    if let Some(built) = std::env::var_os("INSTAR_HOSTILE_GUEST") {
+        return fs::read(&built).map_err(|error| format!("{}: {error}", built.display()));
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the package has no parent directory")?;
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
     let built = guests::build(env!("CARGO"), &root.join("guests").join("bin"), &target, &["hostile"])?;
@@ -137,7 +144,7 @@ impl Scene {
         Ok(Self { _dir: dir, read_only, writable })
     }
 
-    fn run(&self, program: &[u8], number: u32) -> Result<Result<(), VmError>, Failed> {
+    fn run(&self, program: &[u8], number: u32, limit: Option<Duration>) -> Result<Result<(), VmError>, Failed> {
         let hypervisor = Hypervisor::open()?;
         let read_only = File::open(&self.read_only)?;
         let writable = File::options().read(true).write(true).open(&self.writable)?;
@@ -146,8 +153,9 @@ impl Scene {
         JobHeader { magic: JOB_MAGIC, abi_version: ABI_VERSION, operation: number, device_count: 2, layer_count: 1 }
             .put(&mut job);
         let mut session = Session::new(&hypervisor, GuestProgram::from_elf(program, 0), &devices, &job);
-        session.limit = LIMIT;
-        Ok(session.run().map(drop))
+        session.limit = limit.unwrap_or(session.limit);
+        let jail = Jail { purpose: Purpose::Writing, ..Jail::default() };
+        Ok(apart::run(session, jail).map(drop))
     }
 }
 
@@ -157,8 +165,10 @@ fn contents(seed: u8) -> Vec<u8> {
 
 fn attack(program: &[u8], name: &str, number: u32, expected: &str) -> Result<(), Failed> {
     let scene = Scene::new()?;
+    let limit = std::env::var("INSTAR_HOSTILE_LIMIT_MS").ok().and_then(|value| value.parse().ok());
+    let limit = limit.map_or(LIMIT, Duration::from_millis);
     let start = Instant::now();
-    let result = scene.run(program, number)?;
+    let result = scene.run(program, number, Some(limit))?;
     let took = start.elapsed();
     let Err(error) = result else { return Err(format!("{name} ended in a report").into()) };
     let text = error.to_string();
@@ -178,7 +188,7 @@ fn attack(program: &[u8], name: &str, number: u32, expected: &str) -> Result<(),
 
 fn honest(program: &[u8], number: u32) -> Result<(), Failed> {
     let scene = Scene::new()?;
-    scene.run(program, number)?.map_err(|error| Failed::from(error.to_string()))?;
+    scene.run(program, number, None)?.map_err(|error| Failed::from(error.to_string()))?;
     if fs::read(&scene.read_only)? != contents(3) {
         return Err("an honest program changed a read-only file".into());
     }

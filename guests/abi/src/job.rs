@@ -9,6 +9,10 @@ pub const MAX_DEVICES: usize = 256;
 /// The longest string (backing name, new backing name) in bytes; the qcow2 format's own limit is 1023.
 pub const MAX_NAME_BYTES: usize = 1024;
 
+/// Where the secrets lie in the job's place: one [`SecretsHeader`], then the secrets one behind the other, each a
+/// [`SecretEntry`] and its bytes. A job that ends before has none.
+pub const SECRETS_OFFSET: usize = 16 << 10;
+
 /// What a guest program has to do.
 pub mod operation {
     /// Read one image's metadata.
@@ -140,5 +144,25 @@ wire_struct! {
         pub name: [u8; MAX_NAME_BYTES],
         /// The new backing format name, at most 15 bytes, padded with zeros; empty for none.
         pub format_name: [u8; 16],
+    }
+}
+
+wire_struct! {
+    /// First bytes of the secrets.
+    pub struct SecretsHeader {
+        /// How many secrets there are.
+        pub count: u32,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}
+
+wire_struct! {
+    /// A passphrase for one layer, whose bytes follow.
+    pub struct SecretEntry {
+        /// The layer.
+        pub layer: u32,
+        /// Length of the passphrase in bytes.
+        pub length_bytes: u32,
     }
 }

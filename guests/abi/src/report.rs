@@ -112,6 +112,36 @@ wire_struct! {
     }
 }
 
+/// `RepairItem::kind`.
+pub mod repair_kind {
+    /// A refcount: `subject` is the host cluster, `recorded` its refcount, `references` what it should be.
+    pub const REFCOUNT: u32 = 1;
+    /// The flag of an L1 entry that says whether its table is shared: `subject` is the entry's index, `recorded` the entry,
+    /// `references` the refcount.
+    pub const L1_FLAG: u32 = 2;
+    /// The same flag of an L2 entry, which is `recorded`.
+    pub const L2_FLAG: u32 = 3;
+    /// `subject` more were corrected, which there is no room to list.
+    pub const MORE: u32 = 4;
+}
+
+wire_struct! {
+    /// Something that was corrected in an image that was not closed properly. The payload of a commit or rebase, be it
+    /// done or failed, is a sequence of these.
+    pub struct RepairItem {
+        /// The image's layer.
+        pub layer: u32,
+        /// One of [`repair_kind`].
+        pub kind: u32,
+        /// What was corrected.
+        pub subject: u64,
+        /// What was found.
+        pub recorded: u64,
+        /// What refers to it.
+        pub references: u64,
+    }
+}
+
 wire_struct! {
     /// What info reports of one image; the payload behind it holds a sequence of [`PayloadItem`]s.
     pub struct InfoReport {

@@ -23,10 +23,13 @@ pin! {
     job::DeviceEntry::SIZE_BYTES => 24, "rows are found by multiplying with this";
     job::CommitJob::SIZE_BYTES => 8, "the guest reads the job by these offsets";
     job::RebaseJob::SIZE_BYTES => 16 + 1024 + 16, "the guest reads the job by these offsets";
+    job::SecretsHeader::SIZE_BYTES => 8, "the first secret starts right behind it";
+    job::SecretEntry::SIZE_BYTES => 8, "a passphrase starts right behind it";
     report::ReportHeader::SIZE_BYTES => 8 + 6 * 4 + 1024, "the operation's report starts right behind the header";
     report::CommitReport::SIZE_BYTES => 24, "the host reads the report by these offsets";
     report::RebaseReport::SIZE_BYTES => 16, "the host reads the report by these offsets";
     report::InfoReport::SIZE_BYTES => 4 * 4 + 3 * 8 + 4 * 4 + 2 * 1024 + 16, "the payload starts right behind it";
+    report::RepairItem::SIZE_BYTES => 32, "the host cuts the payload by this";
     report::PayloadItem::SIZE_BYTES => 8, "the host walks the payload by these offsets";
     report::SnapshotItem::SIZE_BYTES => 40, "the host walks the payload by these offsets";
     report::BitmapItem::SIZE_BYTES => 16, "the host walks the payload by these offsets";
@@ -48,6 +51,7 @@ pin! {
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
     job::ABI_VERSION => 3, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
+    job::SECRETS_OFFSET => 16 << 10, "the guest looks for passphrases here";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
     report::MAX_TEXT_BYTES => 1024, "the error text has this much room";
     job::operation::INFO => 1, "the host says which job by this number";
@@ -58,6 +62,10 @@ pin! {
     job::device_flag::WRITABLE => 1, "the guest must know which devices refuse writes";
     job::rebase_flag::UNSAFE => 1, "a safe rebase taken for an unsafe one loses data";
     job::rebase_flag::COMPRESS => 2, "the host says what the user wants by this number";
+    report::repair_kind::REFCOUNT => 1, "the host words what was corrected by this number";
+    report::repair_kind::L1_FLAG => 2, "the host words what was corrected by this number";
+    report::repair_kind::L2_FLAG => 3, "the host words what was corrected by this number";
+    report::repair_kind::MORE => 4, "the host words what was corrected by this number";
     job::format::PROBE => 0, "formats are numbers on both sides";
     job::format::RAW => 1, "formats are numbers on both sides";
     job::format::QCOW2 => 2, "formats are numbers on both sides";
@@ -111,9 +119,10 @@ const _: () = assert!(
 );
 const _: () = assert!(
     (job::JobHeader::SIZE_BYTES + job::MAX_DEVICES * job::DeviceEntry::SIZE_BYTES + job::RebaseJob::SIZE_BYTES) as u64
-        <= memory::JOB_BYTES,
-    "the longest job must fit"
+        <= job::SECRETS_OFFSET as u64,
+    "the longest job must end before its secrets"
 );
+const _: () = assert!((job::SECRETS_OFFSET as u64) < memory::JOB_BYTES, "secrets need room behind the job");
 
 // Device registers: virtio 1.2 section 4.2.2 fixes the first ones, this contract the vendor ones.
 pin! {

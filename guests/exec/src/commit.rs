@@ -6,30 +6,36 @@ use instar_abi::job::{CommitJob, commit_flag};
 use instar_abi::report::{CommitReport, error_kind};
 use instar_plan::extent::{Extent, Source};
 
+use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::{Layer, Result, map_stack};
-use crate::open::{open_emptier, open_layers, open_target};
+use crate::open::{open_emptier, open_layers, open_target, repair_layer};
+use crate::repairs::Repairs;
 use crate::report::{self, Failure};
 use crate::storage::Storage;
 
 /// Does the commit that `job` asks for, and reports. See [`crate::job`] and [`crate::report`] for the layouts.
 pub fn run(job: &[u8], storage: &mut dyn Storage, report: &mut [u8]) {
-    match commit(job, storage) {
-        Ok(result) => report::done(report, &result, &[]),
-        Err(failure) => report::failed(report, &failure),
+    let mut repairs = Repairs::default();
+    match commit(job, storage, &mut repairs) {
+        Ok(result) => report::done(report, &result, &repairs.payload()),
+        Err(failure) => report::failed_with::<CommitReport>(report, &failure, &repairs.payload()),
     }
 }
 
-fn commit(job: &[u8], storage: &mut dyn Storage) -> Result<CommitReport> {
+fn commit(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Result<CommitReport> {
     let job = Job::parse(job)?;
     let part: CommitJob = job.operation_part()?;
     if part.base_layer == 0 || part.base_layer >= job.layer_count {
         return Err(Failure::new(error_kind::INTERNAL, 0, "the job names a base that it does not have"));
     }
+    let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
+    repair_layer(storage, &job, 0, repairs)?;
     let mut above = open_layers(storage, &job, 0..part.base_layer)?;
     let mut below = open_layers(storage, &job, part.base_layer + 1..job.layer_count)?;
     let empties = part.flags & commit_flag::EMPTY_OVERLAY != 0 && part.base_layer == 1;
     let emptier = if empties { open_emptier(storage, &job)? } else { None };
+    repair_layer(storage, &job, part.base_layer, repairs)?;
     let mut target = open_target(storage, &job, part.base_layer)?;
 
     // Everything is read once before anything is written, so that broken tables are found while nothing has changed.

@@ -4,7 +4,10 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use instar_abi::job::{ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES, device_flag, role};
+use instar_abi::job::{
+    ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES, SECRETS_OFFSET, SecretEntry, SecretsHeader,
+    device_flag, role,
+};
 use instar_abi::wire::Wire;
 
 use crate::storage::DeviceId;
@@ -13,7 +16,7 @@ use crate::storage::DeviceId;
 pub const OPERATION_PART_OFFSET: usize = JobHeader::SIZE_BYTES + MAX_DEVICES * DeviceEntry::SIZE_BYTES;
 
 /// A job, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Job<'a> {
     /// One of [`instar_abi::job::operation`].
     pub operation: u32,
@@ -22,6 +25,8 @@ pub struct Job<'a> {
     /// The device table; the index is the device's number. Every row names a layer below `layer_count`.
     pub devices: Vec<DeviceEntry>,
     operation_part: &'a [u8],
+    /// Passphrases and their layers.
+    secrets: Vec<(u32, &'a [u8])>,
 }
 
 /// Why a job makes no sense.
@@ -39,6 +44,8 @@ pub enum JobError {
     Layer,
     /// A layer without an image device.
     NoImage,
+    /// Secrets that end behind the job.
+    Secrets,
 }
 
 impl fmt::Display for JobError {
@@ -50,6 +57,7 @@ impl fmt::Display for JobError {
             Self::DeviceCount => "the job has no device, or too many",
             Self::Layer => "the job names a layer that it does not have",
             Self::NoImage => "the job has a layer without an image",
+            Self::Secrets => "the job's secrets are cut off",
         })
     }
 }
@@ -77,7 +85,9 @@ impl<'a> Job<'a> {
             return Err(JobError::Layer);
         }
         let operation_part = bytes.get(OPERATION_PART_OFFSET..).unwrap_or_default();
-        let job = Self { operation: header.operation, layer_count: header.layer_count, devices, operation_part };
+        let secrets = secrets(bytes.get(SECRETS_OFFSET..).unwrap_or_default()).ok_or(JobError::Secrets)?;
+        let job =
+            Self { operation: header.operation, layer_count: header.layer_count, devices, operation_part, secrets };
         // Layers without a device cannot be more than devices: the count is bounded before it is walked.
         if job.layer_count > header.device_count || (0..job.layer_count).any(|layer| job.image(layer).is_none()) {
             return Err(JobError::NoImage);
@@ -88,6 +98,11 @@ impl<'a> Job<'a> {
     /// Reads the operation's own part, such as [`instar_abi::job::CommitJob`].
     pub fn operation_part<T: Wire>(&self) -> Result<T, JobError> {
         self.operation_part.get(..T::SIZE_BYTES).map(T::get).ok_or(JobError::TooShort)
+    }
+
+    /// The passphrase of a layer.
+    pub(crate) fn secret(&self, layer: u32) -> Option<&'a [u8]> {
+        self.secrets.iter().find(|(own, _)| *own == layer).map(|(_, passphrase)| *passphrase)
     }
 
     /// The image device of a layer and its row.
@@ -114,6 +129,21 @@ impl<'a> Job<'a> {
             .find(|(_, entry)| entry.layer == layer && entry.role == role && entry.index == index)
             .map(|(number, entry)| (DeviceId(number), entry))
     }
+}
+
+/// Reads the secrets; `None` if they are cut off.
+fn secrets(bytes: &[u8]) -> Option<Vec<(u32, &[u8])>> {
+    let mut secrets = Vec::new();
+    let Some(header) = bytes.get(..SecretsHeader::SIZE_BYTES).map(SecretsHeader::get) else { return Some(secrets) };
+    let mut rest = &bytes[SecretsHeader::SIZE_BYTES..];
+    for _ in 0..header.count {
+        let (entry, behind) = rest.split_at_checked(SecretEntry::SIZE_BYTES)?;
+        let entry = SecretEntry::get(entry);
+        let (passphrase, behind) = behind.split_at_checked(usize::try_from(entry.length_bytes).ok()?)?;
+        secrets.push((entry.layer, passphrase));
+        rest = behind;
+    }
+    Some(secrets)
 }
 
 #[cfg(test)]
@@ -153,6 +183,22 @@ mod tests {
         assert!(job.data(1, 0).is_none());
         assert!(job.is_writable(DeviceId(2)) && !job.is_writable(DeviceId(0)) && !job.is_writable(DeviceId(3)));
         assert_eq!(job.operation_part::<CommitJob>(), Ok(CommitJob { base_layer: 1, flags: 1 }));
+    }
+
+    #[test]
+    fn find_the_secrets_of_layers() {
+        let mut bytes = job(&[device(role::IMAGE, 0), device(role::IMAGE, 1)], 2);
+        assert_eq!(Job::parse(&bytes).unwrap().secret(0), None);
+        bytes.resize(SECRETS_OFFSET + 24, 0);
+        SecretsHeader { count: 1, reserved: 0 }.put(&mut bytes[SECRETS_OFFSET..]);
+        SecretEntry { layer: 1, length_bytes: 6 }.put(&mut bytes[SECRETS_OFFSET + 8..]);
+        bytes[SECRETS_OFFSET + 16..][..6].copy_from_slice(b"secret");
+        let parsed = Job::parse(&bytes).unwrap();
+        assert_eq!((parsed.secret(0), parsed.secret(1)), (None, Some(&b"secret"[..])));
+        let parse = |bytes: &[u8]| Job::parse(bytes).map(|_| ()).unwrap_err();
+        assert_eq!(parse(&bytes[..SECRETS_OFFSET + 21]), JobError::Secrets);
+        SecretsHeader { count: u32::MAX, reserved: 0 }.put(&mut bytes[SECRETS_OFFSET..]);
+        assert_eq!(parse(&bytes), JobError::Secrets);
     }
 
     #[test]

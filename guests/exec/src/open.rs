@@ -11,12 +11,13 @@ use crate::blocks::{Blocks, BlocksTarget};
 use crate::job::Job;
 use crate::layer::{Layer, Result};
 use crate::qcow::QcowEmptier;
-use crate::qcow2::{Emptier as Qcow2Emptier, Image, Qcow2Target};
+use crate::qcow2::{Emptier as Qcow2Emptier, Image, Qcow2Target, repair_if_dirty};
 use crate::raw::{Raw, RawTarget};
+use crate::repairs::Repairs;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
-use crate::vmdk::{self, Neighbours, VmdkTarget};
+use crate::vmdk::{self, Neighbours, VmdkEmptier, VmdkTarget};
 use crate::{parallels, qcow, qed, vdi, vhdx, vpc};
 
 /// Opens several layers for reading, topmost first.
@@ -49,6 +50,7 @@ pub fn open_layer(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resul
     let (device, entry) = image_device(job, layer)?;
     match entry {
         format::RAW => Ok(Box::new(Raw::open(storage, layer, device))),
+        format::LUKS => Ok(Box::new(Raw::open(storage, layer, device.plain()))),
         // Whoever is named on the command line is opened for writing, as qemu-img does, even where nothing will be written.
         format::QCOW2 => {
             let access = if layer == 0 { Access::ReadWrite } else { Access::ReadOnly };
@@ -78,12 +80,25 @@ pub(crate) fn open_qcow2(storage: &mut dyn Storage, job: &Job<'_>, layer: u32, a
     Image::open(storage, layer, device, job.data(layer, 0).map(|(device, _)| device), access)
 }
 
+/// Repairs a layer that was not closed properly, if the job may write to it and its format knows of such a thing.
+///
+/// # Errors
+/// If it cannot be repaired.
+pub fn repair_layer(storage: &mut dyn Storage, job: &Job<'_>, layer: u32, repairs: &mut Repairs) -> Result<()> {
+    match image_device(job, layer)? {
+        (device, format::QCOW2) if job.is_writable(device) => repair_if_dirty(storage, layer, device, repairs),
+        _ => Ok(()),
+    }
+}
+
 /// How an overlay is going to be emptied.
 pub enum Emptier {
     /// A qcow2 image.
     Qcow2(Qcow2Emptier),
     /// A qcow image of version 1.
     Qcow(QcowEmptier),
+    /// A vmdk image.
+    Vmdk(VmdkEmptier),
 }
 
 impl Emptier {
@@ -95,6 +110,7 @@ impl Emptier {
         match self {
             Self::Qcow2(emptier) => emptier.empty(storage),
             Self::Qcow(emptier) => emptier.empty(storage),
+            Self::Vmdk(emptier) => emptier.empty(storage),
         }
     }
 }
@@ -110,6 +126,10 @@ pub fn open_emptier(storage: &mut dyn Storage, job: &Job<'_>) -> Result<Option<E
             Ok(Some(Emptier::Qcow2(Qcow2Emptier::new(storage, image)?)))
         }
         (device, format::QCOW) => Ok(Some(Emptier::Qcow(QcowEmptier::new(storage, 0, device)?))),
+        (_, format::VMDK) => {
+            let image = open_vmdk(storage, job, 0)?;
+            Ok(Some(Emptier::Vmdk(VmdkEmptier::new(storage, &image)?)))
+        }
         _ => Ok(None),
     }
 }
@@ -141,6 +161,7 @@ pub fn open_target(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resu
     let (device, entry) = image_device(job, layer)?;
     match entry {
         format::RAW => Ok(Box::new(RawTarget::new(Raw::open(storage, layer, device)))),
+        format::LUKS => Ok(Box::new(RawTarget::new(Raw::open(storage, layer, device.plain())))),
         format::QCOW2 => {
             let image = open_qcow2(storage, job, layer, Access::ReadOnly)?;
             Ok(Box::new(Qcow2Target::new(storage, image, layer + 1 < job.layer_count)?))

@@ -69,6 +69,20 @@ pub fn fail(report: &mut [u8], kind: u32, layer: u32, errno: i32, text: &str) {
     }
 }
 
+/// As [`failed`], with a payload of what was done before; `T` is the operation's own report, which stays empty. Where the
+/// payload does not fit, it is left out.
+pub fn failed_with<T: Wire>(report: &mut [u8], failure: &Failure, payload: &[u8]) {
+    failed(report, failure);
+    let own_end = ReportHeader::SIZE_BYTES + T::SIZE_BYTES;
+    let end = own_end.saturating_add(payload.len());
+    let Some(area) = report.get_mut(..end) else { return };
+    area[ReportHeader::SIZE_BYTES..own_end].fill(0);
+    area[own_end..].copy_from_slice(payload);
+    let mut header = ReportHeader::get(area);
+    header.payload_length_bytes = u32::try_from(payload.len()).unwrap_or(0);
+    header.put(area);
+}
+
 /// Reports success: the operation's own report, then the payload. What does not fit into the report area becomes a
 /// failure of kind [`error_kind::INTERNAL`].
 pub fn done<T: Wire>(report: &mut [u8], own: &T, payload: &[u8]) {
@@ -121,6 +135,18 @@ mod tests {
         assert_eq!((header.magic, header.outcome, header.payload_length_bytes), (REPORT_MAGIC, outcome::DONE, 4));
         assert_eq!(RebaseReport::get(&report[ReportHeader::SIZE_BYTES..]), RESULT);
         assert_eq!(&report[RESULT_END..], b"tail");
+    }
+
+    #[test]
+    fn a_failure_can_say_what_was_done_before() {
+        let mut report = vec![0xff; RESULT_END + 4];
+        let failure = Failure::new(error_kind::CORRUPT, 1, "no");
+        failed_with::<RebaseReport>(&mut report, &failure, b"tail");
+        let header = ReportHeader::get(&report);
+        assert_eq!((header.outcome, header.payload_length_bytes, header.text_length_bytes), (outcome::FAILED, 4, 2));
+        assert_eq!(&report[RESULT_END..], b"tail");
+        failed_with::<RebaseReport>(&mut report, &failure, b"longer");
+        assert_eq!(ReportHeader::get(&report).payload_length_bytes, 0);
     }
 
     #[test]

@@ -7,6 +7,26 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub u32);
 
+impl DeviceId {
+    /// Marks the number under which a device's encrypted data is seen as plain bytes.
+    const PLAIN: u32 = 1 << 31;
+
+    /// The same device, as what its encrypted data stands for. Only `crypt::Unlocked` knows such numbers.
+    pub(crate) fn plain(self) -> Self {
+        Self(self.0 | Self::PLAIN)
+    }
+
+    /// Whether encrypted data is seen as plain bytes.
+    pub(crate) fn is_plain(self) -> bool {
+        self.0 & Self::PLAIN != 0
+    }
+
+    /// The device itself, as it is in the job's device table.
+    pub(crate) fn file(self) -> Self {
+        Self(self.0 & !Self::PLAIN)
+    }
+}
+
 /// What was being done when a device failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -120,37 +140,7 @@ pub trait Storage {
         segments: &[CompareSegment],
         verdicts: &mut Vec<Verdict>,
     ) -> Result<(), StorageError> {
-        let mut buffers = [Vec::new(), Vec::new()];
-        for segment in segments {
-            let mut start = 0;
-            while start < segment.length_bytes {
-                let end = start.saturating_add(segment.unit_bytes.into()).min(segment.length_bytes);
-                let (mut differs, mut is_zero) = (false, true);
-                let mut at = start;
-                while at < end && (is_zero || !differs) {
-                    let count = (end - at).min(COMPARE_BUFFER_BYTES);
-                    let sides =
-                        [Some((device, segment.offset)), segment.other.map(|other| (other, segment.other_offset))];
-                    for (buffer, side) in buffers.iter_mut().zip(sides) {
-                        buffer.clear();
-                        buffer.resize(usize::try_from(count).unwrap_or(0), 0);
-                        if let Some((side, offset)) = side {
-                            self.read(side, offset + at, buffer)?;
-                        }
-                    }
-                    differs |= buffers[0] != buffers[1];
-                    is_zero &= buffers[0].iter().all(|byte| *byte == 0);
-                    at += count;
-                }
-                verdicts.push(match (differs, is_zero) {
-                    (false, _) => Verdict::Equal,
-                    (true, false) => Verdict::Differs,
-                    (true, true) => Verdict::DiffersFromZeros,
-                });
-                start = end;
-            }
-        }
-        Ok(())
+        compare_by_reading(self, device, segments, verdicts)
     }
 
     /// Writes `bytes` at `offset`; the device grows as needed.
@@ -182,4 +172,43 @@ pub trait Storage {
 
     /// Says how far the job is; both in bytes.
     fn progress(&mut self, done_bytes: u64, total_bytes: u64);
+}
+
+/// [`Storage::compare`] for devices that cannot compare by themselves.
+pub(crate) fn compare_by_reading<S: Storage + ?Sized>(
+    storage: &mut S,
+    device: DeviceId,
+    segments: &[CompareSegment],
+    verdicts: &mut Vec<Verdict>,
+) -> Result<(), StorageError> {
+    let mut buffers = [Vec::new(), Vec::new()];
+    for segment in segments {
+        let mut start = 0;
+        while start < segment.length_bytes {
+            let end = start.saturating_add(segment.unit_bytes.into()).min(segment.length_bytes);
+            let (mut differs, mut is_zero) = (false, true);
+            let mut at = start;
+            while at < end && (is_zero || !differs) {
+                let count = (end - at).min(COMPARE_BUFFER_BYTES);
+                let sides = [Some((device, segment.offset)), segment.other.map(|other| (other, segment.other_offset))];
+                for (buffer, side) in buffers.iter_mut().zip(sides) {
+                    buffer.clear();
+                    buffer.resize(usize::try_from(count).unwrap_or(0), 0);
+                    if let Some((side, offset)) = side {
+                        storage.read(side, offset + at, buffer)?;
+                    }
+                }
+                differs |= buffers[0] != buffers[1];
+                is_zero &= buffers[0].iter().all(|byte| *byte == 0);
+                at += count;
+            }
+            verdicts.push(match (differs, is_zero) {
+                (false, _) => Verdict::Equal,
+                (true, false) => Verdict::Differs,
+                (true, true) => Verdict::DiffersFromZeros,
+            });
+            start = end;
+        }
+    }
+    Ok(())
 }

@@ -8,13 +8,13 @@ mod support;
 mod vmdk_support;
 
 use crashing::Crashing;
-use instar_abi::job::{DeviceEntry, JobHeader, format, role};
+use instar_abi::job::{DeviceEntry, JobHeader, commit_flag, format, role};
 use instar_abi::report::{ReportHeader, outcome};
 use instar_abi::wire::Wire;
 use instar_exec::memory::MemoryStorage;
 use instar_plan::extent::{Extent, Source};
 use proptest::prelude::*;
-use support::{QCOW2, RAW, Shape, commit, empty_image, job, read, write};
+use support::{QCOW2, RAW, Shape, commit, commit_with, empty_image, job, read, write};
 use vmdk_support::{Sparse, descriptor, sparse};
 
 /// Device of bytes that extents are filled from; no layer of any job.
@@ -85,6 +85,11 @@ fn images(
     (storage, formats)
 }
 
+/// Empties the overlay where that can be done.
+fn flags(overlay: &Sparse, is_vmdk: bool) -> u32 {
+    if is_vmdk && overlay.compressed { 0 } else { commit_flag::EMPTY_OVERLAY }
+}
+
 fn cid_of(image: &[u8]) -> u32 {
     let text = String::from_utf8_lossy(&image[512..1536]).into_owned();
     let line = text.lines().find_map(|line| line.strip_prefix("CID=")).unwrap();
@@ -121,7 +126,8 @@ proptest! {
         let before = read(&mut storage, &formats, 0);
         let base_before = read(&mut storage, &formats, 1);
         let (overlay_bytes, base_cid) = (storage.devices[0].clone(), cid_of(&storage.devices[1]));
-        let tally = commit(&mut storage, &formats).unwrap();
+        let flags = flags(&overlay, is_vmdk);
+        let tally = commit_with(&mut storage, &formats, flags).unwrap();
         prop_assert!(read(&mut storage, &formats, 0) == before, "the overlay reads differently");
         let base_after = read(&mut storage, &formats, 1);
         prop_assert!(base_after[..before.len()] == before, "the base lacks what the overlay showed");
@@ -132,8 +138,13 @@ proptest! {
         }
         let keeps_cid = is_vmdk || tally.bytes_committed == 0;
         prop_assert_eq!(cid_of(&storage.devices[1]) == base_cid, keeps_cid);
-        if is_vmdk {
-            prop_assert!(storage.devices[0] == overlay_bytes, "a vmdk overlay is not touched");
+        if flags == 0 {
+            prop_assert!(storage.devices[0] == overlay_bytes, "the overlay was touched");
+        } else if is_vmdk {
+            let (image, shape) = (&storage.devices[0], Sparse { sectors: overlay.sectors.min(base.sectors), ..overlay });
+            prop_assert!(image.len() <= overlay_bytes.len());
+            prop_assert!(tables(image, 56, &shape).iter().all(|byte| *byte == 0), "the overlay holds something");
+            prop_assert!(!shape.redundant || tables(image, 48, &shape).iter().all(|byte| *byte == 0));
         }
     }
 
@@ -149,14 +160,15 @@ proptest! {
     ) {
         let (storage, formats) = images(&overlay, is_vmdk, &base, &above, &below);
         let before = read(&mut storage.clone(), &formats, 0);
+        let flags = flags(&overlay, is_vmdk);
         let mut counting = Crashing::new(storage.clone(), u64::MAX, seed);
-        commit(&mut counting, &formats).unwrap();
+        commit_with(&mut counting, &formats, flags).unwrap();
         prop_assume!(counting.requests != 0);
         let mut crashing = Crashing::new(storage, counting.requests * crash_permille / 1000, seed);
-        commit(&mut crashing, &formats).unwrap_err();
+        commit_with(&mut crashing, &formats, flags).unwrap_err();
         let mut survived = crashing.after_the_crash();
         prop_assert!(read(&mut survived, &formats, 0) == before, "the overlay reads differently after the crash");
-        commit(&mut survived, &formats).unwrap();
+        commit_with(&mut survived, &formats, flags).unwrap();
         prop_assert!(read(&mut survived, &formats, 0) == before, "the overlay reads differently after the second run");
         prop_assert!(read(&mut survived, &formats, 1)[..before.len()] == before, "the second run left something out");
     }

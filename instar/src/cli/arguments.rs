@@ -11,6 +11,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "instar", version, about, args_override_self = true, infer_long_args = true)]
 pub struct Arguments {
+    /// With --version: say too what a guest is held by on this machine
+    #[arg(short = 'v', long = "verbose")]
+    pub verbose: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -30,6 +33,17 @@ pub enum Command {
     Rebase(Box<RebaseArguments>),
 }
 
+impl Command {
+    /// Whether nothing may run where a layer of the jail is missing.
+    pub(super) fn requires_jail(&self) -> bool {
+        match self {
+            Self::Commit(arguments) => arguments.jail.required,
+            Self::Info(arguments) => arguments.jail.required,
+            Self::Rebase(arguments) => arguments.jail.required,
+        }
+    }
+}
+
 /// How FILE is to be understood.
 #[derive(Debug, Args)]
 pub struct ImageArguments {
@@ -39,7 +53,8 @@ pub struct ImageArguments {
     /// FILE is an option string, such as driver=qcow2,file.filename=a.qcow2
     #[arg(long = "image-opts")]
     pub image_options: bool,
-    /// A user object such as a secret; there is no use for one yet
+    /// A passphrase: secret,id=ID,file=PATH or secret,id=ID,data=TEXT, with format=base64 where it is; can be given more
+    /// than once. FILE's options name it: --image-opts driver=qcow2,file.filename=FILE,encrypt.key-secret=ID
     #[arg(long = "object", value_name = "OBJDEF", allow_hyphen_values = true, action = ArgAction::Append)]
     pub objects: Vec<OsString>,
     /// The image
@@ -57,6 +72,14 @@ pub struct GateArguments {
     /// Follow whatever file name an image records
     #[arg(long = "allow-any-path")]
     pub any_path: bool,
+}
+
+/// How a guest is held.
+#[derive(Debug, Args)]
+pub struct JailArguments {
+    /// Fail where the system lacks a layer of the jail (no_new_privs, landlock, seccomp), rather than do without it
+    #[arg(long = "require-jail")]
+    pub required: bool,
 }
 
 /// What `commit` is asked for.
@@ -86,7 +109,7 @@ pub struct CommitArguments {
     /// Refuse if another image in DIR is based on the base; can be given more than once
     #[arg(long = "check-siblings", value_name = "DIR", allow_hyphen_values = true, action = ArgAction::Append)]
     pub sibling_directories: Vec<PathBuf>,
-    /// Go on where --check-siblings or --delete-overlay would refuse
+    /// Go on where --check-siblings, --delete-overlay or a base that only looks raw would be a reason to refuse
     #[arg(long = "force")]
     pub force: bool,
     /// Show progress: a bar on a terminal, otherwise a percentage
@@ -103,6 +126,8 @@ pub struct CommitArguments {
     pub output: Option<OsString>,
     #[command(flatten)]
     pub gate: GateArguments,
+    #[command(flatten)]
+    pub jail: JailArguments,
 }
 
 /// What `info` is asked for.
@@ -124,6 +149,8 @@ pub struct InfoArguments {
     pub qemu_version: Option<OsString>,
     #[command(flatten)]
     pub gate: GateArguments,
+    #[command(flatten)]
+    pub jail: JailArguments,
 }
 
 /// What `rebase` is asked for.
@@ -166,6 +193,8 @@ pub struct RebaseArguments {
     pub output: Option<OsString>,
     #[command(flatten)]
     pub gate: GateArguments,
+    #[command(flatten)]
+    pub jail: JailArguments,
 }
 
 /// Words that `--progress` understands. It can stand alone, as qemu-img has it, so only these are taken for its value.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use instar_abi::job::{CommitJob, commit_flag, format, operation};
@@ -18,11 +19,14 @@ use super::operand::{gate_options, one_file, open};
 use super::output::{Form, complain, print};
 use super::progress::ProgressWish;
 use super::rate;
+use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
+use super::secret::LayerSecret;
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, ImageFile, OpenError, driver, find_base, system_text};
+use crate::files::{Access, Cause, ImageFile, OpenError, Removal, driver, find_base, system_text};
+use crate::jail::Purpose;
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -48,12 +52,19 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     chain.use_cache(cache)?;
     afterwards.check(arguments, &chain.layers, chain.base)?;
     check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
-    chain.make_base_writable()?;
+    chain.make_base_writable(arguments.force)?;
     warn_of_snapshots(&chain.layers, chain.base);
-    let how = How { empties: afterwards == Afterwards::Empty, flushing: cache.flushing, bytes_per_second: rate };
+    // qemu-img never empties a vmdk overlay, so that has to be asked for.
+    let empties =
+        afterwards == Afterwards::Empty && (arguments.empty || chain.layers[0].summary.format != format::VMDK);
+    if empties {
+        chain.make_writable(0)?;
+    }
+    let removal = (afterwards == Afterwards::Delete).then(|| chain.prepare_removal()).transpose()?;
+    let how = How { empties, flushing: cache.flushing, bytes_per_second: rate, removal: removal.as_ref() };
     let report = chain.merge(&how, Meter::start(style, progress_wish), sandbox)?;
-    if afterwards == Afterwards::Delete {
-        chain.delete_overlay()?;
+    if let Some(removal) = &removal {
+        chain.delete_overlay(removal)?;
     }
     if arguments.quiet {
         return Ok(());
@@ -66,16 +77,19 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
 
 /// How a chain is merged.
 #[derive(Default)]
-struct How {
+struct How<'a> {
     empties: bool,
     flushing: Flushing,
     bytes_per_second: u64,
+    /// What is done with the overlay afterwards.
+    removal: Option<&'a Removal>,
 }
 
 /// An overlay's chain, and which of its layers is the base.
 struct Chain {
     layers: Vec<Layer>,
     base: usize,
+    secrets: Vec<LayerSecret>,
 }
 
 impl Chain {
@@ -84,11 +98,12 @@ impl Chain {
         let name = overlay.image.name().to_vec();
         let options = gate_options(&arguments.gate, arguments.base.as_deref());
         let gate = Gate::new(&name, &options).map_err(Failure::File)?;
-        let layers = discover(&gate, overlay.image, overlay.format, Links::OfOverlay, &mut Inspector(sandbox))?;
+        let layers =
+            discover(&gate, overlay.image, overlay.format, overlay.keys, Links::OfOverlay, &mut Inspector(sandbox))?;
         if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
             warn_of_probed_raw(&name);
         }
-        if layers.len() < 2 && matches!(layers[0].summary.format, format::LUKS | format::OTHER) {
+        if layers.len() < 2 && layers[0].summary.format == format::OTHER {
             let text = b"overlays of this format cannot be read in this version".to_vec();
             return Err(Failure::Image { image: name, text });
         }
@@ -98,7 +113,9 @@ impl Chain {
             None if layers.len() < 2 => return Err(Failure::NoBacking),
             None => 1,
         };
-        Ok(Self { layers, base })
+        let chain = Self { layers, base, secrets: Vec::new() };
+        let secrets = overlay.secrets.of_layers(&chain.layers).map_err(|error| chain.failure(error))?;
+        Ok(Self { secrets, ..chain })
     }
 
     /// Opens all files in the way that a cache mode asks for.
@@ -116,10 +133,11 @@ impl Chain {
         Ok(())
     }
 
-    /// Everything that is decided about the base before it is opened for writing, and then that.
-    fn make_base_writable(&mut self) -> Result<(), Failure> {
+    /// Everything that is decided about the base before it is opened for writing, and then that. `takes_for_raw` says that the
+    /// user answers for a base that looks raw.
+    fn make_base_writable(&mut self, takes_for_raw: bool) -> Result<(), Failure> {
         let index = self.base;
-        let base = &mut self.layers[index];
+        let base = &self.layers[index];
         if base.summary.format == format::PARALLELS {
             let text =
                 format!("Block format 'parallels' used by node '#block{index:03}' does not support reopening files");
@@ -129,26 +147,33 @@ impl Chain {
             let (image, text) = (base.image.name().to_vec(), text.as_bytes().to_vec());
             Err(Failure::Image { image, text })
         };
-        if base.given_format == format::PROBE && base.summary.format == format::RAW {
+        if base.given_format == format::PROBE && base.summary.format == format::RAW && !takes_for_raw {
             return finding(
                 "Its format is not recorded and probing guessed raw; writing to it is refused. \
-                 Record the format first: instar rebase -u -b NAME -F raw FILE",
+                 Record the format first (instar rebase -u -b NAME -F raw FILE), or take it for raw with --force",
             );
         }
         if base.summary.flags & info_flag::CORRUPT != 0 {
             return finding("The image is marked corrupt; writing to it is refused");
         }
-        for file in base.files_mut() {
-            file.make_writable().map_err(Failure::File)?;
-            file.open_for_bulk();
-        }
+        self.make_writable(index)?;
+        self.layers[index].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
     }
 
-    fn merge(&self, how: &How, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
-        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && how.empties))
+    /// Opens all files of a layer for writing.
+    fn make_writable(&mut self, layer: usize) -> Result<(), Failure> {
+        self.layers[layer].files_mut().try_for_each(|file| file.make_writable().map_err(Failure::File))
+    }
+
+    fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
+        // An overlay that was not closed properly is repaired, whatever becomes of it.
+        let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
+        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
+            .with_secrets(&self.secrets)
             .flushed(how.flushing)
-            .limited_to(how.bytes_per_second);
+            .limited_to(how.bytes_per_second)
+            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
             flags |= commit_flag::BASE_FORMAT_PROBED;
@@ -160,6 +185,7 @@ impl Chain {
         let answer = sandbox
             .run(operation::COMMIT, &devices, &job, memory_bytes, Some(&mut on_progress))
             .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
+        repairs::tell(&self.layers, &answer.payload);
         if let Some(error) = answer.error() {
             return Err(self.failure(error));
         }
@@ -171,7 +197,7 @@ impl Chain {
     }
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
-    fn delete_overlay(&self) -> Result<(), Failure> {
+    fn delete_overlay(&self, removal: &Removal) -> Result<(), Failure> {
         let failed = |what: &str, error: &io::Error| Failure::Image {
             image: self.name(0),
             text: format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes(),
@@ -180,7 +206,12 @@ impl Chain {
             .files()
             .try_for_each(ImageFile::sync)
             .map_err(|error| failed("the base cannot be flushed: ", &error))?;
-        self.layers[0].image.unlink().map_err(|error| failed("", &error))
+        removal.carry_out().map_err(|error| failed("", &error))
+    }
+
+    /// What is needed to delete the overlay later.
+    fn prepare_removal(&self) -> Result<Removal, Failure> {
+        Removal::prepare(&self.layers[0].image).map_err(|error| Failure::File(Cause::system(&self.name(0), &error)))
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.
@@ -245,7 +276,7 @@ mod tests {
     use super::super::sandbox::{Answer, OnProgress};
     use super::*;
     use crate::files::chain::Summary;
-    use crate::files::{Location, Origin, open_operand};
+    use crate::files::{LayerKey, Location, Origin, open_operand};
 
     /// Answers every job in the same way.
     struct Says(Answer);
@@ -296,9 +327,10 @@ mod tests {
                 given_format: format::QCOW2,
                 location,
                 recorded: None,
+                key: LayerKey::default(),
             }
         };
-        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1 };
+        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1, secrets: Vec::new() };
         let progress = Meter::start(Style::Silent, ProgressWish::default());
         let place = format!("{}/", directory.path().display());
         chain

@@ -55,9 +55,12 @@ impl Afterwards {
                 name(1),
                 name(base)
             )),
-            Self::Empty if arguments.empty && overlay.summary.format != format::QCOW2 => {
+            Self::Empty if arguments.empty && !can_be_emptied(overlay) => {
                 let name = driver::name(overlay.summary.format).unwrap_or("this");
                 refused(format!("--empty: images of format {name} cannot be emptied"))
+            }
+            Self::Delete if overlay.image.is_block_device() => {
+                refused("--delete-overlay: it is a block device, which cannot be deleted".to_owned())
             }
             Self::Delete if overlay.files().count() > 1 => {
                 refused("--delete-overlay: it consists of several files, of which only one would go".to_owned())
@@ -68,6 +71,11 @@ impl Afterwards {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the sandbox knows how to empty an image.
+fn can_be_emptied(layer: &Layer) -> bool {
+    matches!(layer.summary.format, format::QCOW2 | format::QCOW | format::VMDK)
 }
 
 /// Warns of internal snapshots that will show something else afterwards: where they hold nothing themselves, they read from

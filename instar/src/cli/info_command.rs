@@ -34,12 +34,10 @@ pub(super) fn run(arguments: &InfoArguments, sandbox: &mut impl Sandbox) -> Resu
     let gate = Gate::new(&name, &gate_options(&arguments.gate, None)).map_err(Failure::File)?;
     let mut inspector = Inspector(sandbox);
     let entries = if arguments.backing_chain {
-        let layers =
-            discover(&gate, operand.image, operand.format, Links::EachAlone, &mut inspector).map_err(|error| {
-                match error {
-                    ChainError::Open(OpenError { cause: cause @ Cause::Loop(_), .. }) => Failure::File(cause),
-                    error => error.into(),
-                }
+        let layers = discover(&gate, operand.image, operand.format, operand.keys, Links::EachAlone, &mut inspector)
+            .map_err(|error| match error {
+                ChainError::Open(OpenError { cause: cause @ Cause::Loop(_), .. }) => Failure::File(cause),
+                error => error.into(),
             })?;
         let all = layers.iter();
         all.map(|layer| entry(&gate, &layer.image, &layer.extents, &layer.location, &layer.summary)).collect()

@@ -3,10 +3,13 @@
 use instar_abi::job::{ABI_VERSION, DeviceEntry, JOB_MAGIC, JobHeader, MAX_DEVICES, device_flag, format, role};
 use instar_abi::memory::{DEFAULT_MEMORY_BYTES, LARGE_PAGE_BYTES};
 use instar_abi::wire::Wire;
+use zeroize::Zeroizing;
 
+use super::secret::{self, LayerSecret};
 use crate::devices::Flushing;
 use crate::files::ImageFile;
 use crate::files::chain::Layer;
+use crate::jail::Purpose;
 use crate::session::DeviceFile;
 
 /// Memory for one L1 entry: 8 bytes as it is read and 8 as it is kept, and the overlay's table is needed twice.
@@ -23,6 +26,8 @@ pub(super) struct Devices<'a> {
     files: Vec<DeviceFile<'a>>,
     layer_count: u32,
     bytes_per_second: u64,
+    secrets: &'a [LayerSecret],
+    purpose: Purpose<'a>,
 }
 
 impl<'a> Devices<'a> {
@@ -35,7 +40,7 @@ impl<'a> Devices<'a> {
 
     /// A whole chain; `is_writable` says for each layer whether the job may change it.
     pub(super) fn chain(layers: &'a [Layer], is_writable: impl Fn(usize) -> bool) -> Self {
-        let mut devices = Self::default();
+        let mut devices = Self { purpose: Purpose::Writing, ..Self::default() };
         for (index, layer) in layers.iter().enumerate() {
             let data = layer.data.iter().chain(&layer.extents);
             devices.push_layer(&layer.image, data, layer.summary.format, is_writable(index));
@@ -64,6 +69,12 @@ impl<'a> Devices<'a> {
         self.layer_count += 1;
     }
 
+    /// Gives layers their secrets.
+    pub(super) fn with_secrets(mut self, secrets: &'a [LayerSecret]) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
     /// Says when what is written becomes durable.
     pub(super) fn flushed(mut self, flushing: Flushing) -> Self {
         self.files.iter_mut().for_each(|file| file.flushing = flushing);
@@ -81,19 +92,31 @@ impl<'a> Devices<'a> {
         self.bytes_per_second
     }
 
+    /// Says what the process that runs the job is for.
+    pub(super) fn used_for(mut self, purpose: Purpose<'a>) -> Self {
+        self.purpose = purpose;
+        self
+    }
+
+    /// What the process that runs the job is for.
+    pub(super) fn purpose(&self) -> Purpose<'a> {
+        self.purpose
+    }
+
     /// The files in the order of the device table.
     pub(super) fn files(&self) -> &[DeviceFile<'a>] {
         &self.files
     }
 
-    /// The job as the guest reads it.
-    pub(super) fn job(&self, operation: u32, part: &impl Wire) -> Vec<u8> {
+    /// The job as the guest reads it, its secrets included.
+    pub(super) fn job(&self, operation: u32, part: &impl Wire) -> Zeroizing<Vec<u8>> {
         fn append(job: &mut Vec<u8>, value: &impl Wire, size_bytes: usize) {
             let start = job.len();
             job.resize(start + size_bytes, 0);
             value.put(&mut job[start..]);
         }
-        let mut job = Vec::new();
+        // With all its room from the start: a vector that grows leaves copies behind.
+        let mut job = Zeroizing::new(Vec::with_capacity(secret::JOB_ROOM));
         let device_count = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         let layer_count = self.layer_count;
         let header = JobHeader { magic: JOB_MAGIC, abi_version: ABI_VERSION, operation, device_count, layer_count };
@@ -103,6 +126,7 @@ impl<'a> Devices<'a> {
         }
         job.resize(JobHeader::SIZE_BYTES + MAX_DEVICES * DeviceEntry::SIZE_BYTES, 0);
         append(&mut job, part, part_size(part));
+        secret::append(&mut job, self.secrets);
         job
     }
 }

@@ -8,8 +8,9 @@ use instar_abi::job::format;
 
 use super::arguments::{GateArguments, ImageArguments};
 use super::error::Failure;
+use super::secret::Secrets;
 use crate::files::policy::GateOptions;
-use crate::files::{Access, Cause, ImageFile, OpenError, Operand, driver, open_operand};
+use crate::files::{Access, Cause, ImageFile, ImageKeys, OpenError, Operand, driver, open_operand};
 
 /// The environment's allowed directories, separated by colons.
 pub(super) const ALLOW_DIRECTORIES_VARIABLE: &str = "INSTAR_ALLOW_DIRS";
@@ -20,6 +21,10 @@ pub(super) struct OpenOperand {
     pub(super) image: ImageFile,
     /// One of [`format`]: what was said, or [`format::PROBE`].
     pub(super) format: u32,
+    /// Which secrets open it and the images below.
+    pub(super) keys: ImageKeys,
+    /// All secrets of the command line.
+    pub(super) secrets: Secrets,
 }
 
 /// The one FILE on the command line.
@@ -40,11 +45,9 @@ pub(super) fn one_file<'a>(command: &'static str, image: &'a ImageArguments) -> 
 pub(super) fn open(file: &OsStr, image: &ImageArguments, access: Access) -> Result<OpenOperand, Failure> {
     let typed = file.as_bytes();
     let failed = |cause| Failure::Open(OpenError { image: typed.to_vec(), backing_depth: 0, cause });
+    let secrets = Secrets::read(&image.objects)?;
     if image.image_options && image.format.is_some() {
         return Err(Failure::Option("--image-opts and --format are mutually exclusive".to_owned()));
-    }
-    if !image.objects.is_empty() {
-        return Err(Failure::Unavailable("--object is not available in this version"));
     }
     let operand = if image.image_options {
         Operand::from_image_options(typed)
@@ -58,7 +61,8 @@ pub(super) fn open(file: &OsStr, image: &ImageArguments, access: Access) -> Resu
         None => format::PROBE,
         Some(name) => driver::number(name).ok_or_else(|| failed(Cause::UnknownDriver(name.to_vec())))?,
     };
-    Ok(OpenOperand { image: open_operand(&operand.path, access).map_err(failed)?, format })
+    let image = open_operand(&operand.path, access).map_err(failed)?;
+    Ok(OpenOperand { image, format, keys: operand.keys, secrets })
 }
 
 /// What the user allows.

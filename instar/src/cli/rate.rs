@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 
 use crate::text::Printable;
 
-/// Reads a rate. Decimal with a fraction, or hexadecimal without one; one of `b k K M G T P E` may follow.
+/// Reads a rate. White space may stand in front. Decimal with a fraction, or hexadecimal without one; one of `b k K M G T P E` may follow.
 ///
 /// # Errors
 /// The sentence that says what is wrong.
 pub(super) fn parse(typed: &OsStr) -> Result<u64, String> {
-    let text = typed.to_str().unwrap_or_default();
+    let text = typed.to_str().unwrap_or_default().trim_start();
     let invalid = || format!("Invalid rate limit specified: '{}'", Printable(typed.as_encoded_bytes()));
     let range = || format!("Invalid rate limit specified. Must be between 0 and {}.", i64::MAX);
     if let Some(digits) = text.strip_prefix('-') {

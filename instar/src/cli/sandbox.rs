@@ -7,9 +7,12 @@ use instar_abi::wire::Wire;
 
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
+use crate::apart;
 use crate::files::chain::{Finding, Inspect, Summary};
-use crate::files::{Cause, ImageFile, system_text};
-use crate::session::{GuestProgram, Session};
+use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
+use crate::jail::worker::Leaving;
+use crate::jail::{self, Jail, Purpose};
+use crate::session::{DeviceFile, GuestProgram, Report, Session};
 use crate::vm::{Hypervisor, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
@@ -76,12 +79,53 @@ pub(super) trait Sandbox {
         memory_bytes: u64,
         progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError>;
+
+    /// From now on nothing runs where a layer of the jail is missing.
+    fn require_jail(&mut self) {}
 }
 
 /// The sandbox on this machine's KVM, which is opened when the first job comes.
+///
+/// An image is looked at in a worker process that has nothing but that image, read-only, and no lock of it; several can come
+/// one after the other, and the files that they lead to are opened between them. The job that writes is the last of a command
+/// and has all files open: it runs in this process, which is jailed from then on. So nobody is left that could still write
+/// when this process is killed.
 #[derive(Default)]
 pub(super) struct KvmSandbox {
     hypervisor: Option<Hypervisor>,
+    jail_must_be_whole: bool,
+    leaving: Vec<Leaving>,
+}
+
+impl KvmSandbox {
+    fn look(&mut self, job: &[u8], devices: &Devices<'_>, memory_bytes: u64) -> Result<Report, VmError> {
+        let failed = |source| VmError::setup("opening the image once more for reading", source);
+        let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
+        let files = files.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+        let files: Vec<DeviceFile<'_>> = files.iter().map(|file| DeviceFile::new(file, false)).collect();
+        let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole };
+        let session = Session { memory_bytes, ..self.session(operation::INFO, &files, job)? };
+        let (report, leaving) = apart::run(session, jail)?;
+        self.leaving.push(leaving);
+        Ok(report)
+    }
+
+    fn session<'a>(
+        &'a mut self,
+        job_operation: u32,
+        files: &'a [DeviceFile<'a>],
+        job: &'a [u8],
+    ) -> Result<Session<'a>, VmError> {
+        let program = GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))?;
+        let hypervisor = match &mut self.hypervisor {
+            Some(hypervisor) => hypervisor,
+            none => {
+                jail::prepare();
+                none.insert(Hypervisor::open()?)
+            }
+        };
+        Ok(Session::new(hypervisor, program, files, job))
+    }
 }
 
 impl Sandbox for KvmSandbox {
@@ -93,29 +137,32 @@ impl Sandbox for KvmSandbox {
         memory_bytes: u64,
         mut progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError> {
-        let program = GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))?;
-        let hypervisor = match &mut self.hypervisor {
-            Some(hypervisor) => hypervisor,
-            none => none.insert(Hypervisor::open()?),
-        };
         let mut relay = |done, total| {
             if let Some(progress) = &mut progress {
                 progress(done, total);
             }
         };
-        let progress: Option<&mut dyn FnMut(u64, u64)> = Some(&mut relay);
-        let session = Session {
-            memory_bytes,
-            bytes_per_second: devices.bytes_per_second(),
-            progress,
-            ..Session::new(hypervisor, program, devices.files(), job)
+        let report = if job_operation == operation::INFO {
+            self.look(job, devices, memory_bytes)?
+        } else {
+            let jail = Jail { purpose: devices.purpose(), must_be_whole: self.jail_must_be_whole };
+            let session = Session {
+                memory_bytes,
+                bytes_per_second: devices.bytes_per_second(),
+                progress: Some(&mut relay),
+                ..self.session(job_operation, devices.files(), job)?
+            };
+            apart::confined(session, jail)?
         };
-        let report = session.run()?;
         Ok(Answer {
             header: report.header().clone(),
             operation: report.operation().to_vec(),
             payload: report.payload().to_vec(),
         })
+    }
+
+    fn require_jail(&mut self) {
+        self.jail_must_be_whole = true;
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::chain::Layer;
+use super::keys::ImageKeys;
 use super::name::{LocalName, protocol};
 use super::policy::Gate;
 
@@ -22,7 +23,8 @@ fn names(gate: &Gate, holder: &Layer, link: &Layer, operand: &[u8]) -> bool {
     if protocol(operand).is_some() || protocol(recorded).is_some() {
         return operand == recorded;
     }
-    let operand = LocalName { path: operand.to_vec(), from_working_directory: false, driver: None };
+    let operand =
+        LocalName { path: operand.to_vec(), from_working_directory: false, driver: None, keys: ImageKeys::default() };
     let named = holder.location.join(&operand).shown(gate.overlay_directory());
     fs::canonicalize(Path::new(OsStr::from_bytes(&named))).is_ok_and(|path| path == *link.image.canonical())
 }

@@ -7,6 +7,7 @@ use instar_abi::report::info_flag;
 
 use super::driver;
 use super::error::{Cause, OpenError};
+use super::keys::{ImageKeys, LayerKey};
 use super::name::{self, Location};
 use super::open::{Access, ImageFile, open_found};
 use super::policy::Gate;
@@ -99,6 +100,8 @@ pub struct Layer {
     pub location: Location,
     /// The name under which the image above records it; `None` for the overlay.
     pub recorded: Option<Vec<u8>>,
+    /// Which secret opens it.
+    pub key: LayerKey,
 }
 
 impl Layer {
@@ -127,7 +130,8 @@ pub enum ChainError<E> {
     },
 }
 
-/// Opens the chain of an overlay that is already open. Everything below it is opened read-only.
+/// Opens the chain of an overlay that is already open. Everything below it is opened read-only. `keys` says which secrets
+/// open the images; whether these are the right ones is not asked here.
 ///
 /// # Errors
 /// Anything that keeps a link from being opened: every link must open, also those that nobody will read.
@@ -135,12 +139,13 @@ pub fn discover<I: Inspect>(
     gate: &Gate,
     overlay: ImageFile,
     given_format: u32,
+    keys: ImageKeys,
     links: Links,
     inspect: &mut I,
 ) -> Result<Vec<Layer>, ChainError<I::Error>> {
     let below = if overlay.is_writable() { Access::Read } else { overlay.access() };
     let location = Location::of_overlay(overlay.name());
-    follow(gate, Next { image: overlay, given_format, location, recorded: None }, below, links, inspect)
+    follow(gate, Next { image: overlay, given_format, location, recorded: None, keys }, below, links, inspect)
 }
 
 /// Opens an image that the user names as backing image of `overlay`, and everything below it, with `access`. `given_format`
@@ -177,12 +182,12 @@ pub fn open_named<I: Inspect>(
     let driver = driver::name(given_format).map(str::as_bytes);
     let (opened, shown) = open_backing(gate, &overlay.location, name, driver, access);
     let failed = |cause| ChainError::Open(OpenError { image: shown.clone(), backing_depth: 0, cause });
-    let Next { image, given_format, location, recorded } = opened.map_err(failed)?;
+    let Next { image, given_format, location, recorded, .. } = opened.map_err(failed)?;
     let summary = inspect.inspect(&image, given_format).map_err(|finding| match finding {
         Finding::Image(cause) => failed(cause),
         Finding::Sandbox(error) => ChainError::Sandbox { image: shown.clone(), error },
     })?;
-    Ok(Layer { image, data: None, extents: Vec::new(), summary, given_format, location, recorded })
+    Ok(Layer { image, data: None, extents: Vec::new(), summary, given_format, location, recorded, key: LayerKey::default() })
 }
 
 /// Opens everything below `first`, with the access `below`.
@@ -212,9 +217,12 @@ fn follow<I: Inspect>(
         })?;
         let seen = layers.iter().flat_map(Layer::files).chain([&link.image]);
         check_extents(seen, &extents).map_err(|cause| failed(&shown, depth, cause))?;
+        let Next { image, given_format, location, recorded, keys } = link;
+        let (key, keys_below) = keys.split();
         let data = match links {
-            Links::OfOverlay => check_use(&link.image, &summary)
-                .and_then(|()| open_data(gate, &link.location, &summary, link.image.access())),
+            Links::OfOverlay => {
+                check_use(&image, &summary, &key).and_then(|()| open_data(gate, &location, &summary, image.access()))
+            }
             Links::EachAlone => Ok(None),
         }
         .map_err(|cause| failed(&shown, depth, cause))?;
@@ -223,16 +231,16 @@ fn follow<I: Inspect>(
             return Err(failed(&shown, depth, Cause::TooDeep(depth.min(MAX_LAYERS))));
         }
         if let Some(recorded) = &summary.backing_name {
-            let (opened, at) = open_backing(gate, &link.location, recorded, summary.backing_format.as_deref(), below);
-            let opened = opened.map_err(|cause| failed(&at, depth + 1, cause))?;
-            let seen = layers.iter().flat_map(Layer::files).chain([&link.image]).chain(&extents);
+            let (opened, at) = open_backing(gate, &location, recorded, summary.backing_format.as_deref(), below);
+            let mut opened = opened.map_err(|cause| failed(&at, depth + 1, cause))?;
+            opened.keys = keys_below.or(opened.keys);
+            let seen = layers.iter().flat_map(Layer::files).chain([&image]).chain(&extents);
             if seen.map(ImageFile::identity).any(|identity| identity == opened.image.identity()) {
                 return Err(failed(&at, depth + 1, Cause::Loop(at.clone())));
             }
             next = Some(opened);
         }
-        let Next { image, given_format, location, recorded } = link;
-        layers.push(Layer { image, data, extents, summary, given_format, location, recorded });
+        layers.push(Layer { image, data, extents, summary, given_format, location, recorded, key });
     }
     Ok(layers)
 }
@@ -284,15 +292,27 @@ struct Next {
     given_format: u32,
     location: Location,
     recorded: Option<Vec<u8>>,
+    keys: ImageKeys,
 }
 
-/// Refuses what cannot be read or written at all: an image without its key, and for a writer one that is marked corrupt.
-fn check_use(image: &ImageFile, summary: &Summary) -> Result<(), Cause> {
+/// Refuses what cannot be read or written at all: an image without a key, and for a writer one that is marked corrupt.
+fn check_use(image: &ImageFile, summary: &Summary, key: &LayerKey) -> Result<(), Cause> {
     let refused = |text: &str| Err(Cause::Image(text.as_bytes().to_vec()));
     if image.is_writable() && summary.flags & info_flag::CORRUPT != 0 {
         return refused("qcow2: Image is corrupt; cannot be opened read/write");
     }
-    if summary.flags & (info_flag::ENCRYPT_LUKS | info_flag::ENCRYPT_AES) != 0 {
+    if summary.format == format::LUKS && key.volume_secret.is_none() {
+        return refused("Parameter 'key-secret' is required for cipher");
+    }
+    let method = match summary.flags & (info_flag::ENCRYPT_LUKS | info_flag::ENCRYPT_AES) {
+        0 => return Ok(()),
+        info_flag::ENCRYPT_LUKS => "luks",
+        _ => "aes",
+    };
+    if let Some(other) = key.encrypt_format.as_deref().filter(|format| *format != method) {
+        return refused(&format!("Header reported '{method}' encryption format but options specify '{other}'"));
+    }
+    if key.encrypt_secret.is_none() {
         return refused("Parameter 'encrypt.key-secret' is required for cipher");
     }
     Ok(())
@@ -323,7 +343,7 @@ fn open_backing(
     let opened = gate
         .admit(&location, recorded)
         .and_then(|found| open_found(found, &shown, access))
-        .map(|image| Next { image, given_format, location, recorded: Some(recorded.to_vec()) });
+        .map(|image| Next { image, given_format, location, recorded: Some(recorded.to_vec()), keys: parsed.keys });
     (opened, shown)
 }
 

@@ -3,6 +3,7 @@
 //! Pure: nothing here touches a file.
 
 use super::error::Cause;
+use super::keys::ImageKeys;
 use super::options;
 
 /// Where a relative name starts.
@@ -34,6 +35,8 @@ pub(super) struct LocalName {
     pub(super) from_working_directory: bool,
     /// The driver that the name itself asks for.
     pub(super) driver: Option<String>,
+    /// The secrets that the name itself asks for.
+    pub(super) keys: ImageKeys,
 }
 
 /// Protocols that image tools know: the answer names them as what they are.
@@ -91,7 +94,12 @@ pub(super) fn parse(name: &[u8]) -> Result<LocalName, Cause> {
         b"json" => {
             let operand = options::from_json(&name[b"json:".len()..])
                 .map_err(|error| Cause::NotLocal { name: name.to_vec(), finding: error.to_string() })?;
-            Ok(LocalName { path: operand.path, from_working_directory: true, driver: operand.driver })
+            Ok(LocalName {
+                path: operand.path,
+                from_working_directory: true,
+                driver: operand.driver,
+                keys: operand.keys,
+            })
         }
         known if is_remote(known) => {
             let finding = format!("uses the protocol '{}'", String::from_utf8_lossy(known));
@@ -106,7 +114,7 @@ fn is_remote(protocol: &[u8]) -> bool {
 }
 
 fn plain(path: &[u8], from_working_directory: bool) -> LocalName {
-    LocalName { path: path.to_vec(), from_working_directory, driver: None }
+    LocalName { path: path.to_vec(), from_working_directory, driver: None, keys: ImageKeys::default() }
 }
 
 impl Location {

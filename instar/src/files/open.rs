@@ -1,15 +1,18 @@
 //! Opens image files: the one on the command line as the user says, all others through the gate.
 //!
-//! Only regular files; nothing here blocks on a FIFO or wakes a device. Locks are taken together with the file.
+//! Regular files, and block devices that the user answers for; nothing here blocks on a FIFO or wakes another device. Locks
+//! are taken together with the file.
 
+use std::fs::Metadata;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::{Whence, lseek};
 
 use super::error::Cause;
 use super::locks::{self, Claim};
@@ -27,6 +30,21 @@ pub enum Access {
     Read,
     /// Read and write.
     Write,
+}
+
+/// Which kinds of files are images.
+#[derive(Clone, Copy, Debug)]
+enum Kinds {
+    /// The user named the place: regular files and block devices.
+    Named,
+    /// An image named it, in a directory that is allowed: regular files.
+    Found,
+}
+
+impl Kinds {
+    fn allow(self, status: &Metadata) -> bool {
+        status.is_file() || (matches!(self, Self::Named) && status.file_type().is_block_device())
+    }
 }
 
 /// What the file system knows about a file.
@@ -48,12 +66,18 @@ pub struct ImageFile {
     canonical: PathBuf,
     access: Access,
     identity: (u64, u64),
+    is_block_device: bool,
+}
+
+/// Device and inode of a file, or the number of a block device, of which there may be several nodes.
+pub(super) fn identity_of(status: &Metadata) -> (u64, u64) {
+    if status.file_type().is_block_device() { (status.rdev(), 0) } else { (status.dev(), status.ino()) }
 }
 
 impl ImageFile {
-    fn new(file: File, name: &[u8], canonical: PathBuf, access: Access) -> Result<Self, Cause> {
+    fn new(file: File, name: &[u8], canonical: PathBuf, access: Access, kinds: Kinds) -> Result<Self, Cause> {
         let status = file.metadata().map_err(|error| Cause::system(name, &error))?;
-        if !status.is_file() {
+        if !kinds.allow(&status) {
             return Err(Cause::NotRegular(name.to_vec()));
         }
         let claim = match access {
@@ -65,8 +89,9 @@ impl ImageFile {
         if let Some(claim) = claim {
             locks::claim(&file, claim, name).map_err(Cause::Lock)?;
         }
-        let identity = (status.dev(), status.ino());
-        Ok(Self { file, direct: None, bulk: None, name: name.to_vec(), canonical, access, identity })
+        let (identity, is_block_device) = (identity_of(&status), status.file_type().is_block_device());
+        let name = name.to_vec();
+        Ok(Self { file, direct: None, bulk: None, name, canonical, access, identity, is_block_device })
     }
 
     /// The open file.
@@ -94,7 +119,12 @@ impl ImageFile {
         self.access == Access::Write
     }
 
-    /// Device and inode: equal for two names of one file.
+    /// Whether it is a block device, which has no length to change and no name to remove.
+    pub fn is_block_device(&self) -> bool {
+        self.is_block_device
+    }
+
+    /// Equal for two names of one file or block device.
     pub fn identity(&self) -> (u64, u64) {
         self.identity
     }
@@ -105,7 +135,13 @@ impl ImageFile {
     /// The system's, of reading a file's status.
     pub fn facts(&self) -> io::Result<FileFacts> {
         let status = self.file.metadata()?;
-        Ok(FileFacts { length_bytes: status.len(), allocated_bytes: status.blocks().saturating_mul(512) })
+        let length_bytes = if self.is_block_device {
+            // A block device states its length only this way. Nobody reads from where the file stands.
+            u64::try_from(lseek(&self.file, 0, Whence::SeekEnd)?).unwrap_or(0)
+        } else {
+            status.len()
+        };
+        Ok(FileFacts { length_bytes, allocated_bytes: status.blocks().saturating_mul(512) })
     }
 
     /// Turns a reader into a writer of the very same file. After a failure it may hold a writer's locks.
@@ -126,10 +162,7 @@ impl ImageFile {
 
     /// Opens the very same file once more.
     fn open_again(&self, writable: bool, flags: OFlag) -> io::Result<File> {
-        // The link of an open file leads to that file itself, whatever its name stands for by now.
-        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let flags = flags | OFlag::O_NONBLOCK;
-        OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(link)
+        open_again(&self.file, writable, flags)
     }
 
     /// Opens the file a second time, for reading and writing past the system's page cache.
@@ -155,7 +188,7 @@ impl ImageFile {
     /// Opens the file a second time, so that long runs can be written past the system's page cache. Not possible everywhere,
     /// and no loss where it is not.
     pub fn open_for_bulk(&mut self) {
-        if self.direct.is_none() && self.is_writable() {
+        if self.direct.is_none() && self.is_writable() && !self.is_block_device {
             self.bulk = self.open_again(true, OFlag::O_DIRECT).ok();
         }
     }
@@ -173,22 +206,25 @@ impl ImageFile {
         self.file.sync_all()
     }
 
-    /// Removes the file's name, unless something else bears it by now.
-    ///
-    /// # Errors
-    /// The system's, or that the file is not there any more.
-    pub fn unlink(&self) -> io::Result<()> {
-        let status = std::fs::symlink_metadata(&self.canonical)?;
-        if (status.dev(), status.ino()) != self.identity {
-            return Err(io::Error::other("another file has taken its place"));
-        }
-        std::fs::remove_file(&self.canonical)
-    }
-
     /// Gives the open file away, and its locks with it: they last until it and every copy of it is closed.
     pub fn into_file(self) -> File {
         self.file
     }
+}
+
+/// Opens the very file that is open already, for reading only and without any lock.
+///
+/// # Errors
+/// The system's.
+pub fn open_again_for_reading(file: &File) -> io::Result<File> {
+    open_again(file, false, OFlag::empty())
+}
+
+fn open_again(file: &File, writable: bool, flags: OFlag) -> io::Result<File> {
+    // The link of an open file leads to that file itself, whatever its name stands for by now.
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = flags | OFlag::O_NONBLOCK;
+    OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(link)
 }
 
 /// Opens a file that the user named.
@@ -207,14 +243,14 @@ fn open_path(path: PathBuf, name: &[u8], access: Access) -> Result<ImageFile, Ca
     let status = std::fs::metadata(&path).map_err(system)?;
     let writable = access == Access::Write;
     // A directory opened for writing is left to the system, whose words for it users know.
-    let is_for_the_system = status.is_file() || (status.is_dir() && writable);
+    let is_for_the_system = Kinds::Named.allow(&status) || (status.is_dir() && writable);
     if !is_for_the_system {
         return Err(Cause::NotRegular(name.to_vec()));
     }
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new().read(true).write(writable).custom_flags(flags.bits()).open(&path).map_err(system)?;
     let canonical = std::fs::canonicalize(&path).map_err(system)?;
-    ImageFile::new(file, name, canonical, access)
+    ImageFile::new(file, name, canonical, access, Kinds::Named)
 }
 
 /// Opens what the gate has admitted.
@@ -226,7 +262,7 @@ pub(super) fn open_found(found: Found<'_>, name: &[u8], access: Access) -> Resul
             let flags = mode | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
             let file = openat(directory.as_fd(), entry.as_os_str(), flags, Mode::empty())
                 .map_err(|errno| Cause::system(name, &io::Error::from(errno)))?;
-            ImageFile::new(File::from(file), name, canonical, access)
+            ImageFile::new(File::from(file), name, canonical, access, Kinds::Found)
         }
     }
 }
@@ -234,7 +270,6 @@ pub(super) fn open_found(found: Found<'_>, name: &[u8], access: Access) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn a_file_system_without_direct_access_is_named_as_the_reason() {
@@ -243,21 +278,5 @@ mod tests {
         let refusal = image.bypass_cache().expect_err("refused").to_string();
         assert_eq!(refusal, "Could not open '/proc/version': filesystem does not support O_DIRECT");
         assert!(image.direct().is_none());
-    }
-
-    #[test]
-    fn only_the_file_that_is_open_is_unlinked() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("image");
-        std::fs::write(&path, b"x").expect("a file");
-        let image = open_operand(path.as_os_str().as_encoded_bytes(), Access::Look).expect("opens");
-        std::fs::rename(&path, directory.path().join("moved")).expect("moved");
-        assert!(image.unlink().is_err());
-        File::create(&path).and_then(|mut other| other.write_all(b"y")).expect("another file");
-        assert_eq!(image.unlink().expect_err("refused").to_string(), "another file has taken its place");
-        std::fs::remove_file(&path).expect("removed");
-        std::fs::rename(directory.path().join("moved"), &path).expect("moved back");
-        image.unlink().expect("removed");
-        assert!(!path.exists());
     }
 }

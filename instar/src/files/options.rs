@@ -8,6 +8,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::error::Cause;
+use super::keys::{ImageKeys, KeyOption};
 use super::name;
 
 /// A local file and, if it was said, the driver to read it with.
@@ -17,6 +18,8 @@ pub struct Operand {
     pub path: Vec<u8>,
     /// The driver's name.
     pub driver: Option<String>,
+    /// Which secrets open the image and the images below it.
+    pub keys: ImageKeys,
 }
 
 /// Why a description does not reduce to a driver and a file. Its text continues a sentence about the description.
@@ -81,7 +84,7 @@ impl Operand {
     /// Names that stand for anything else.
     pub fn from_name(name: &[u8]) -> Result<Self, Cause> {
         let local = name::parse(name)?;
-        Ok(Self { path: local.path, driver: local.driver })
+        Ok(Self { path: local.path, driver: local.driver, keys: local.keys })
     }
 
     /// Reads the operand of `--image-opts`: `key=value` pairs between commas, a doubled comma standing for one.
@@ -89,17 +92,26 @@ impl Operand {
     /// # Errors
     /// Anything that is not a driver and a local file.
     pub fn from_image_options(text: &[u8]) -> Result<Self, OperandError> {
-        let mut options = BTreeMap::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (pair, tail) = split_pair(rest);
-            rest = tail;
-            let equals = pair.iter().position(|&byte| byte == b'=').ok_or(OperandError::Syntax)?;
-            let key = String::from_utf8(pair[..equals].to_vec()).map_err(|_| OperandError::Syntax)?;
-            options.insert(key, pair[equals + 1..].to_vec());
-        }
-        reduce(options)
+        reduce(parse_option_pairs(text).map_err(|_| OperandError::Syntax)?)
     }
+}
+
+/// Reads `key=value` pairs between commas, a doubled comma standing for one; of a repeated key the last value counts.
+///
+/// # Errors
+/// A key without a value, or one that is not UTF-8.
+pub fn parse_option_pairs(text: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, Vec<u8>> {
+    let mut options = BTreeMap::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (mut key, tail) = split_pair(rest);
+        rest = tail;
+        let Some(equals) = key.iter().position(|&byte| byte == b'=') else { return Err(key) };
+        let value = key.split_off(equals + 1);
+        key.truncate(equals);
+        options.insert(String::from_utf8(key).map_err(std::string::FromUtf8Error::into_bytes)?, value);
+    }
+    Ok(options)
 }
 
 /// The first pair with its doubled commas undone, and what follows the comma behind it.
@@ -123,17 +135,18 @@ fn reduce(mut options: BTreeMap<String, Vec<u8>>) -> Result<Operand, OperandErro
     let driver = options.remove("driver");
     let file_driver = options.remove("file.driver");
     let path = options.remove("file.filename");
-    if let Some((key, _)) = options.pop_first() {
-        return Err(OperandError::Option(key));
+    let text = |key: &str, value| String::from_utf8(value).map_err(|_| OperandError::Option(key.to_owned()));
+    let mut keys = ImageKeys::default();
+    for (key, value) in options {
+        let Some((depth, option)) = KeyOption::named(&key) else { return Err(OperandError::Option(key)) };
+        keys.set(depth, option, text(&key, value)?);
     }
     if file_driver.is_some_and(|name| name != b"file") {
         return Err(OperandError::Option("file.driver".to_owned()));
     }
-    let driver = driver
-        .map(|name| String::from_utf8(name).map_err(|_| OperandError::Option("driver".to_owned())))
-        .transpose()?;
+    let driver = driver.map(|name| text("driver", name)).transpose()?;
     match path {
-        Some(path) if !path.is_empty() => Ok(Operand { path, driver }),
+        Some(path) if !path.is_empty() => Ok(Operand { path, driver, keys }),
         _ => Err(OperandError::NoFile),
     }
 }

@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, fstatat};
 use super::chain::{Finding, Inspect, Layer};
 use super::error::Cause;
 use super::name::{self, Location};
-use super::open::{Access, ImageFile, open_found};
+use super::open::{Access, ImageFile, identity_of, open_found};
 use super::policy::{Gate, GateOptions};
 use super::walk::{Directory, Found};
 
@@ -136,7 +136,7 @@ impl Search<'_> {
 /// Device and inode of the place that a name leads to.
 fn identity(found: &Found<'_>) -> Option<(u64, u64)> {
     match found {
-        Found::Named(path) => fs::metadata(path).ok().map(|status| (status.dev(), status.ino())),
+        Found::Named(path) => fs::metadata(path).ok().map(|status| identity_of(&status)),
         Found::Entry { directory, name, .. } => {
             let status = fstatat(directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
             Some((status.st_dev, status.st_ino))

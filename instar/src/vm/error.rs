@@ -37,6 +37,8 @@ pub enum VmError {
     Report(String),
     /// KVM ended the run in a way that has no other name here.
     Exit(String),
+    /// What a worker process says of its run; whole sentences, and hostile.
+    Told(String),
 }
 
 impl VmError {
@@ -49,7 +51,7 @@ impl VmError {
 impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unavailable(sentence) => f.write_str(sentence),
+            Self::Unavailable(sentence) | Self::Told(sentence) => f.write_str(sentence),
             Self::Setup { what, .. } => write!(f, "could not build the sandbox: {what}"),
             Self::Program(finding) => write!(f, "could not build the sandbox: the guest program {finding}"),
             Self::Config(finding) => write!(f, "could not build the sandbox: {finding}"),

@@ -2,9 +2,11 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::error::VmError;
@@ -55,6 +57,13 @@ impl Hypervisor {
         Ok(Self { kvm })
     }
 
+    /// What KVM can offer of this machine's processor; nothing where it does not say.
+    pub(crate) fn processor(&self) -> Vec<kvm_cpuid_entry2> {
+        self.kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_or_else(|_| Vec::new(), |found| found.as_slice().to_vec())
+    }
+
     /// Makes an empty virtual machine.
     pub(crate) fn create_vm(&self) -> Result<VmFd, VmError> {
         loop {
@@ -70,6 +79,12 @@ impl Hypervisor {
                 }
             }
         }
+    }
+}
+
+impl AsRawFd for Hypervisor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.kvm.as_raw_fd()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The virtual machine: KVM, guest memory and page tables, the program loader, the run loop and its watchdog.
 //!
-//! Knows guest addresses and nothing of images or devices: accesses to device pages go to a [`MmioBus`]. This is the only
-//! place of the host program with `unsafe` in it.
+//! Knows guest addresses and nothing of images or devices: accesses to device pages go to a [`MmioBus`]. Together with
+//! `jail` this is the only place of the host program with `unsafe` in it.
 
 mod elf;
 mod error;

@@ -19,8 +19,10 @@ const CODE_SELECTOR: u16 = 0x33;
 const DATA_SELECTOR: u16 = 0x2b;
 
 /// Puts the processor at the program's entry.
-pub(crate) fn enter_ring_3(vcpu: &VcpuFd, entry: u64) -> Result<(), VmError> {
-    vcpu.set_cpuid2(&cpuid()?).map_err(|error| VmError::setup("describing the processor", error))?;
+///
+/// `supported` is what KVM offers of the processor below.
+pub(crate) fn enter_ring_3(vcpu: &VcpuFd, entry: u64, supported: &[kvm_cpuid_entry2]) -> Result<(), VmError> {
+    vcpu.set_cpuid2(&cpuid(supported)?).map_err(|error| VmError::setup("describing the processor", error))?;
 
     let mut system = vcpu.get_sregs().map_err(|error| VmError::setup("reading the processor's registers", error))?;
     system.cs = segment(CODE_SELECTOR, 0b1011, true);
@@ -61,14 +63,24 @@ fn segment(selector: u16, kind: u8, code: bool) -> kvm_segment {
     }
 }
 
-/// A plain 64-bit processor. KVM looks here for what the guest's paging may use; the guest itself never asks.
-fn cpuid() -> Result<CpuId, VmError> {
+/// SSE3, carry-less multiplication, SSSE3, SSE4.1 and SSE4.2, AES: what ciphers are made of. None has state of its own.
+const CIPHER_FEATURES: u32 = 1 | 1 << 1 | 1 << 9 | 1 << 19 | 1 << 20 | 1 << 25;
+/// Instructions for SHA-1 and SHA-256.
+const HASH_FEATURES: u32 = 1 << 29;
+
+/// A plain 64-bit processor, with the instructions for ciphers and hashes that the one below has. KVM looks here for what
+/// the guest's paging may use, and the guest for these instructions.
+fn cpuid(supported: &[kvm_cpuid_entry2]) -> Result<CpuId, VmError> {
     let entry = |function, eax, ebx, ecx, edx| kvm_cpuid_entry2 { function, eax, ebx, ecx, edx, ..Default::default() };
     // FPU, TSC, MSR, PAE, CX8, APIC, CMOV, FXSR, SSE, SSE2.
     let features = 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 15 | 1 << 24 | 1 << 25 | 1 << 26;
+    let below = |function| {
+        supported.iter().find(|entry| entry.function == function && entry.index == 0).copied().unwrap_or_default()
+    };
     let entries = [
-        entry(0, 1, 0, 0, 0),
-        entry(1, 0x0f00, 0, 0, features),
+        entry(0, 7, 0, 0, 0),
+        entry(1, 0x0f00, 0, below(1).ecx & CIPHER_FEATURES, features),
+        entry(7, 0, below(7).ebx & HASH_FEATURES, 0, 0),
         entry(0x8000_0000, 0x8000_0008, 0, 0, 0),
         // No-execute and long mode.
         entry(0x8000_0001, 0x0f00, 0, 0, 1 << 20 | 1 << 29),

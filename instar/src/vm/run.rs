@@ -1,6 +1,7 @@
 //! One virtual machine with one processor: loads a program, runs it, and passes device accesses on.
 #![expect(unsafe_code, reason = "giving memory to a virtual machine has no safe interface")]
 
+use std::ptr;
 use std::time::Duration;
 
 use instar_abi::memory::{
@@ -14,7 +15,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use super::elf;
 use super::error::VmError;
 use super::kvm::Hypervisor;
-use super::memory::GuestRam;
+use super::memory::{GuestRam, Slot};
 use super::paging::{Access, PageTables};
 use super::registers;
 use super::watchdog::Watchdog;
@@ -83,12 +84,13 @@ impl Vm {
                 memory_size: slot.length_bytes,
                 userspace_addr: slot.host_address,
             };
+            keep_out_of_core_files(&slot);
             // SAFETY: the memory belongs to `ram`, which this value owns and drops after the machine, and no two slots overlap.
             unsafe { vm.set_user_memory_region(region) }
                 .map_err(|error| VmError::setup("giving memory to the virtual machine", error))?;
         }
         let vcpu = vm.create_vcpu(0).map_err(|error| VmError::setup("making a virtual processor", error))?;
-        registers::enter_ring_3(&vcpu, program.entry())?;
+        registers::enter_ring_3(&vcpu, program.entry(), &hypervisor.processor())?;
         Ok(Self { vcpu, _vm: vm, ram })
     }
 
@@ -98,7 +100,8 @@ impl Vm {
         &self.ram
     }
 
-    /// Runs the guest until it is done. `after_request` is called after every access to a device page, with the memory.
+    /// Runs the guest until it is done. `before_start` is called when everything is ready for the first instruction;
+    /// `after_request` after every access to a device page, with the memory.
     ///
     /// # Errors
     /// Every way to end but by being done.
@@ -106,9 +109,11 @@ impl Vm {
         &mut self,
         bus: &mut dyn MmioBus,
         limit: Duration,
+        before_start: &mut dyn FnMut() -> Result<(), VmError>,
         after_request: &mut dyn FnMut(&GuestRam),
     ) -> Result<(), VmError> {
         let mut watchdog = Watchdog::start(limit)?;
+        before_start()?;
         loop {
             let exit = match self.vcpu.run() {
                 Ok(exit) => exit,
@@ -160,4 +165,14 @@ impl Vm {
             Some(_) => VmError::Fault { instruction, address: address.filter(|address| *address != 0) },
         }
     }
+}
+
+/// Whatever a guest works on, keys among it, is nobody's business after a crash of this program.
+fn keep_out_of_core_files(slot: &Slot) {
+    let (Ok(start), Ok(length)) = (usize::try_from(slot.host_address), usize::try_from(slot.length_bytes)) else {
+        return;
+    };
+    let start = ptr::with_exposed_provenance_mut(start);
+    // SAFETY: the range is a mapping of this program, and the advice changes nothing that it holds.
+    unsafe { libc::madvise(start, length, libc::MADV_DONTDUMP) };
 }

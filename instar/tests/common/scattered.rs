@@ -1,4 +1,5 @@
 //! Larger images with clusters here and there, made so that no other program is needed.
+#![allow(dead_code, reason = "each test uses a part")]
 
 /// Size of a cluster.
 const CLUSTER_BYTES: usize = 64 << 10;
@@ -46,6 +47,11 @@ impl Disk {
         Self(disk)
     }
 
+    /// A disk of `clusters`, all of which have content.
+    pub(crate) fn full(clusters: usize) -> Self {
+        Self((1..=clusters as u64).map(Some).collect())
+    }
+
     /// This disk, and where it has nothing, the other one.
     pub(crate) fn over(&self, below: &Self) -> Self {
         Self(self.0.iter().zip(&below.0).map(|(own, below)| own.or(*below)).collect())
@@ -64,12 +70,26 @@ impl Disk {
 
     /// The disk as a qcow2 image, version 3, whose data clusters are in a random order.
     pub(crate) fn as_qcow2(&self, backing: &Backing, numbers: &mut Numbers) -> Vec<u8> {
-        let tables = self.0.len().div_ceil(L2_ENTRIES);
-        let mut guests: Vec<usize> = (0..self.0.len()).filter(|&guest| self.0[guest].is_some()).collect();
+        let mut guests = self.clusters_with_content();
         for index in (1..guests.len()).rev() {
             let other = usize::try_from(numbers.below(index as u64 + 1)).expect("below the length");
             guests.swap(index, other);
         }
+        self.as_qcow2_with(backing, &guests)
+    }
+
+    /// The disk as a qcow2 image, version 3, whose data clusters are in the order of the disk.
+    pub(crate) fn as_ordered_qcow2(&self, backing: &Backing) -> Vec<u8> {
+        self.as_qcow2_with(backing, &self.clusters_with_content())
+    }
+
+    fn clusters_with_content(&self) -> Vec<usize> {
+        (0..self.0.len()).filter(|&guest| self.0[guest].is_some()).collect()
+    }
+
+    /// The disk as a qcow2 image, version 3, whose data clusters are those of `guests`, in this order.
+    fn as_qcow2_with(&self, backing: &Backing, guests: &[usize]) -> Vec<u8> {
+        let tables = self.0.len().div_ceil(L2_ENTRIES);
         // Header, refcount table, one refcount block, L1 table, L2 tables, data.
         let first_data = 4 + tables;
         let clusters = first_data + guests.len();

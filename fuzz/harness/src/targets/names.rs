@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 
 use instar::files::chain::{Finding, Inspect, Links, Summary, discover};
 use instar::files::policy::{Gate, GateOptions};
-use instar::files::{Access, ImageFile, open_operand};
+use instar::files::{Access, ImageFile, ImageKeys, open_operand};
 use instar_abi::job::format;
 
 /// Says of the first image that it records a name, of all others that they do not; keeps what was opened.
@@ -40,7 +40,7 @@ pub(super) fn path_policy(name: &[u8]) {
     let gate = Gate::new(overlay.as_os_str().as_bytes(), &GateOptions::default()).expect("a gate");
     let image = open_operand(overlay.as_os_str().as_bytes(), Access::Read).expect("opens");
     let mut recorder = Recorder { name, opened: Vec::new() };
-    let _ = discover(&gate, image, format::QCOW2, Links::OfOverlay, &mut recorder);
+    let _ = discover(&gate, image, format::QCOW2, ImageKeys::default(), Links::OfOverlay, &mut recorder);
     for path in &recorder.opened {
         assert!(path.starts_with(&allowed), "{} was opened", path.display());
     }

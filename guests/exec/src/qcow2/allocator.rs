@@ -20,8 +20,8 @@ pub(super) struct Allocator {
 }
 
 impl Allocator {
-    pub(super) fn new(census: Census) -> Self {
-        let end = census.file_clusters;
+    /// `end` is the first cluster behind all of the file's that have a refcount; a block device goes on behind it.
+    pub(super) fn new(census: Census, end: u64) -> Self {
         Self { census, next: 0, end, abandoned_tables: Vec::new() }
     }
 
@@ -111,6 +111,23 @@ impl Allocator {
         }
         self.end = end;
         Ok(end - count)
+    }
+
+    /// Makes sure that a block covers a cluster of the file as it is.
+    pub(super) fn cover(&mut self, storage: &mut dyn Storage, refcounts: &mut Refcounts, cluster: u64) -> Result<()> {
+        if !refcounts.table_reaches(cluster) {
+            self.grow_table(storage, refcounts)?;
+        }
+        if refcounts.covers(cluster) {
+            return Ok(());
+        }
+        let place = self.append(storage, refcounts, 1)?;
+        if refcounts.covers(cluster) {
+            // The block that the place needed is the one that was missing.
+            return refcounts.set(storage, place, 0);
+        }
+        refcounts.add_block(cluster, self.offset(refcounts, place));
+        Ok(())
     }
 
     /// Moves the refcount table behind everything in use and makes it at least twice as long.

@@ -22,8 +22,8 @@ const ALL_ONES: u64 = 1;
 
 /// A bitmap that records writes.
 pub(super) struct EnabledBitmap {
-    bitmap: Bitmap,
-    table: Vec<u64>,
+    pub(super) bitmap: Bitmap,
+    pub(super) table: Vec<u64>,
     /// Clusters of the bitmap that are about to change, by their index in the table.
     clusters: BTreeMap<usize, Vec<u8>>,
 }
@@ -49,7 +49,8 @@ impl Qcow2Target {
                 let bits = extent.guest_offset >> granularity_bits..=(extent.end() - 1) >> granularity_bits;
                 for bit in bits {
                     let index = to_index(bit / (size * 8));
-                    let Some(entry) = enabled.table.get(index).copied() else { continue };
+                    // What lies behind the table belongs to the part that the disk is about to grow by.
+                    let entry = enabled.table.get(index).copied().unwrap_or(0);
                     let offset = bitmap_cluster_offset(entry);
                     if offset == 0 && entry & ALL_ONES != 0 {
                         continue;

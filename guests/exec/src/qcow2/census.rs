@@ -22,6 +22,11 @@ pub(super) struct Census {
 }
 
 impl Census {
+    /// A census that knows nothing but how long the file is: for those who only append to it.
+    pub(super) fn of_length(file_clusters: u64) -> Self {
+        Self { used: Vec::new(), file_clusters }
+    }
+
     /// Whether something refers to a host cluster.
     pub(super) fn is_used(&self, cluster: u64) -> bool {
         self.used.get(to_index(cluster / 64)).is_some_and(|word| word >> (cluster % 64) & 1 != 0)

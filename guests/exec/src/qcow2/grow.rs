@@ -33,20 +33,17 @@ impl Qcow2Target {
         let geometry = self.image.geometry;
         let entries = geometry.l1_entries_for(size_bytes);
         let shows_through = below.first().map_or(0, |layer| layer.size_bytes().min(size_bytes));
-        if entries * 8 > MAX_L1_BYTES || (shows_through > old_size_bytes && geometry.version < 3) {
-            // Version 2 has no zero clusters to hide the backing file with.
+        let is_v2 = geometry.version < 3;
+        if entries * 8 > MAX_L1_BYTES
+            || (is_v2 && (shows_through > old_size_bytes || self.image.header.snapshot_count != 0))
+        {
+            // Version 2 has no zero clusters to hide the backing file with, and its snapshots have the size of the disk.
             return Err(Failure {
                 errno: 95,
                 ..Failure::new(error_kind::JOB, self.image.layer, "Operation not supported")
             });
         }
-        if self.image.header.extensions.bitmaps.is_some() {
-            return Err(Failure::new(
-                error_kind::UNSUPPORTED,
-                self.image.layer,
-                "a base with bitmaps cannot be grown yet",
-            ));
-        }
+        let longer_bitmaps = self.lengthen_bitmaps(storage, size_bytes)?;
         let count = u32::try_from(entries).unwrap_or(u32::MAX);
         if count > self.image.header.l1_entries {
             self.move_l1(storage, count)?;
@@ -71,7 +68,22 @@ impl Qcow2Target {
             start = end;
         }
         self.make_visible(storage)?;
-        self.write_size(storage, size_bytes)
+        self.lengthen_data_file(storage, size_bytes)?;
+        if let Some(longer) = &longer_bitmaps {
+            self.suspend_bitmaps(storage, longer)?;
+        }
+        self.write_size(storage, size_bytes)?;
+        longer_bitmaps.map_or(Ok(()), |longer| self.resume_bitmaps(storage, longer))
+    }
+
+    /// Makes an external data file as long as the disk: it may be the disk to others, byte for byte.
+    fn lengthen_data_file(&self, storage: &mut dyn Storage, size_bytes: u64) -> Result<()> {
+        let device = self.image.data_device;
+        if device == self.image.device || storage.length_bytes(device) >= size_bytes {
+            return Ok(());
+        }
+        storage.resize(device, size_bytes).map_err(|error| self.storage_failure(error))?;
+        storage.flush(device).map_err(|error| self.storage_failure(error))
     }
 
     /// Copies the L1 table to a place where it can be `count` entries long. The header does not name it yet.

@@ -22,7 +22,7 @@ pub struct Image {
     pub(super) layer: u32,
     /// Device of the image file.
     pub(super) device: DeviceId,
-    /// Device that holds guest data: the external data file, or the image file itself.
+    /// Device that holds guest data: the external data file, or the image file itself; where it is encrypted, as plain data.
     pub(super) data_device: DeviceId,
     /// The header as it was read.
     pub(super) header: Header,
@@ -47,20 +47,32 @@ impl Image {
         access: Access,
     ) -> Result<Self> {
         let header = read_header(storage, layer, device, access)?;
-        if header.is_encrypted() {
-            // Without the key its clusters are noise, and noise must not get into another image.
-            return Err(Failure::new(error_kind::OPEN, layer, "Parameter 'encrypt.key-secret' is required for cipher"));
-        }
-        let geometry = header.geometry();
         if header.has_external_data_file() && data_device.is_none() {
             return Err(Failure::new(error_kind::OPEN, layer, "'data-file' is required for this image"));
         }
+        Self::with_header(storage, layer, device, data_device, header)
+    }
+
+    /// The image with this header, whose data may be out of reach.
+    ///
+    /// # Errors
+    /// If the L1 table cannot be read.
+    pub(super) fn with_header(
+        storage: &mut dyn Storage,
+        layer: u32,
+        device: DeviceId,
+        data_device: Option<DeviceId>,
+        header: Header,
+    ) -> Result<Self> {
+        let geometry = header.geometry();
+        let data_device = data_device.unwrap_or(device);
         let l1 = read_l1(storage, layer, device, header.l1_offset, header.l1_entries)?;
         check_l1(layer, &geometry, storage.length_bytes(device), &l1)?;
         Ok(Self {
             layer,
             device,
-            data_device: data_device.unwrap_or(device),
+            // Without its key there is no such device: noise must not get into another image.
+            data_device: if header.is_encrypted() { data_device.plain() } else { data_device },
             geometry,
             l1,
             slices: Slices::new(layer, device, geometry.cluster_size_bytes()),
@@ -255,7 +267,10 @@ pub(super) fn check_l1(layer: u32, geometry: &Geometry, file_length_bytes: u64, 
 }
 
 /// Reads and checks a header.
-pub(super) fn read_header(storage: &mut dyn Storage, layer: u32, device: DeviceId, access: Access) -> Result<Header> {
+///
+/// # Errors
+/// With qemu-img's words if it is invalid.
+pub(crate) fn read_header(storage: &mut dyn Storage, layer: u32, device: DeviceId, access: Access) -> Result<Header> {
     let refused = |error: HeaderError| Failure::new(error_kind::OPEN, layer, error);
     let length_bytes = storage.length_bytes(device);
     let prefix = read_vec(storage, layer, device, 0, length_bytes.min(PREFIX_BYTES as u64))?;

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod bitmaps;
+mod bitmaps_growth;
 mod census;
 mod empty;
 mod grow;
@@ -9,11 +10,14 @@ mod image;
 mod packed;
 mod rebase;
 mod refcounts;
+mod repair;
 mod slices;
 mod snapshots;
 mod target;
 
 pub use empty::Emptier;
 pub use image::Image;
+pub(crate) use image::read_header;
 pub(crate) use rebase::{encoded, read_own_header, write_header};
+pub(crate) use repair::repair_if_dirty;
 pub use target::Qcow2Target;

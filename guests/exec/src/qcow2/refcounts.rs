@@ -16,6 +16,8 @@ use crate::storage::{DeviceId, Storage};
 
 /// The most bytes of clean blocks that are kept.
 const CLEAN_BYTES_MAX: u64 = 8 << 20;
+/// Header offset of the table's offset and length, which lie in one sector.
+const TABLE_PLACE_FIELDS: u64 = 48;
 /// Bits 9 to 63 of a refcount table entry are the block's offset.
 const BLOCK_OFFSET_MASK: u64 = !0x1ff;
 
@@ -94,6 +96,18 @@ impl Refcounts {
         }
         let order = self.geometry.refcount_order;
         Ok(refcount::read(&self.block(storage, table_index)?.bytes, order, index))
+    }
+
+    /// The first host cluster behind all that have a refcount.
+    pub(super) fn end(&mut self, storage: &mut dyn Storage) -> Result<u64> {
+        let (entries, order) = (self.geometry.refcount_block_entries(), self.geometry.refcount_order);
+        for table_index in (0..self.table.len()).rev().filter(|index| self.table[*index] != 0).collect::<Vec<_>>() {
+            let bytes = &self.block(storage, table_index)?.bytes;
+            if let Some(last) = (0..to_index(entries)).rev().find(|index| refcount::read(bytes, order, *index) != 0) {
+                return Ok(table_index as u64 * entries + last as u64 + 1);
+            }
+        }
+        Ok(0)
     }
 
     /// Whether a block covers a host cluster.
@@ -187,6 +201,17 @@ impl Refcounts {
         }
         self.dirty_entries.clear();
         Ok(())
+    }
+
+    /// Makes the header name the table's place. The table must be durable there.
+    pub(super) fn write_table_place(&self, storage: &mut dyn Storage) -> Result<()> {
+        let (offset, clusters) = self.table_clusters();
+        let clusters = u32::try_from(clusters)
+            .map_err(|_| Failure::new(error_kind::JOB, self.layer, "the refcount table would become too large"))?;
+        let mut fields = [0; 12];
+        fields[..8].copy_from_slice(&offset.to_be_bytes());
+        fields[8..].copy_from_slice(&clusters.to_be_bytes());
+        storage.write(self.device, TABLE_PLACE_FIELDS, &fields).map_err(|error| Failure::storage(self.layer, error))
     }
 
     fn place(&self, cluster: u64) -> (usize, usize) {

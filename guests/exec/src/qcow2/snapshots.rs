@@ -69,15 +69,21 @@ pub(super) fn bitmap_table(storage: &mut dyn Storage, image: &Image, bitmap: &Bi
 
 /// The bitmaps of an image, in the order of the directory.
 pub(super) fn bitmaps(storage: &mut dyn Storage, image: &Image) -> Result<Vec<Bitmap>> {
+    Ok(placed_bitmaps(storage, image)?.into_iter().map(|(_, bitmap)| bitmap).collect())
+}
+
+/// The bitmaps of an image, and where their entries lie in the file.
+pub(super) fn placed_bitmaps(storage: &mut dyn Storage, image: &Image) -> Result<Vec<(u64, Bitmap)>> {
     let mut found = Vec::new();
     let Some(pointer) = image.header.extensions.bitmaps else { return Ok(found) };
     let unreadable = |error: &dyn fmt::Display| image.corrupt(error);
     let mut directory = BitmapDirectory::new(&image.header, pointer).map_err(|error| unreadable(&error))?;
     let mut needed = READ_BYTES;
     loop {
-        let bytes = read_vec(storage, image.layer, image.device, directory.next_offset(), needed)?;
+        let place = directory.next_offset();
+        let bytes = read_vec(storage, image.layer, image.device, place, needed)?;
         match directory.step(&bytes).map_err(|error| unreadable(&error))? {
-            bitmap::Step::Entry(bitmap) => found.push(bitmap),
+            bitmap::Step::Entry(bitmap) => found.push((place, bitmap)),
             bitmap::Step::NeedBytes(count) => needed = needed.max(count as u64),
             bitmap::Step::End => return Ok(found),
         }

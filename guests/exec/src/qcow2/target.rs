@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use instar_abi::report::error_kind;
 use instar_formats::qcow2::entry::{L1Entry, L2Entry};
 use instar_formats::qcow2::feature;
 use instar_plan::commit::{HostCluster, Place, Step, TargetCluster, plan_commit_qcow2};
@@ -66,7 +65,8 @@ impl Qcow2Target {
         let mut refcounts = Refcounts::open(storage, image.layer, image.device, &image.header)?;
         let census = Census::take(storage, &mut image, &mut refcounts)?;
         let transfer = Transfer::new(image.layer, image.data_device);
-        let allocator = Allocator::new(census);
+        let end = refcounts.end(storage)?.min(census.file_clusters);
+        let allocator = Allocator::new(census, end);
         let mut target = Self {
             image,
             refcounts,
@@ -169,7 +169,8 @@ impl Qcow2Target {
             return Ok((cluster << bits, false));
         }
         let (host, is_fresh) = self.allocator.allocate(storage, &mut self.refcounts)?;
-        Ok((host << bits, is_fresh))
+        // Zeros in the file are no zeros to whoever decrypts them.
+        Ok((host << bits, is_fresh && !self.image.header.is_encrypted()))
     }
 
     fn fill(
@@ -347,7 +348,7 @@ impl Qcow2Target {
         }
         self.image.slices.write_new(storage)?;
         self.refcounts.write_blocks(storage)?;
-        if self.image.data_device != self.image.device {
+        if self.image.geometry.external_data {
             storage.flush(self.image.data_device).map_err(|error| self.storage_failure(error))?;
         }
         if self.refcounts.table_has_changed() {
@@ -357,14 +358,7 @@ impl Qcow2Target {
         let abandoned = self.allocator.take_abandoned_tables();
         if !abandoned.is_empty() {
             self.barrier(storage)?;
-            let (offset, clusters) = self.refcounts.table_clusters();
-            let clusters = u32::try_from(clusters).map_err(|_| {
-                Failure::new(error_kind::JOB, self.image.layer, "the refcount table would become too large")
-            })?;
-            let mut fields = [0; 12];
-            fields[..8].copy_from_slice(&offset.to_be_bytes());
-            fields[8..].copy_from_slice(&clusters.to_be_bytes());
-            storage.write(self.image.device, 48, &fields).map_err(|error| self.storage_failure(error))?;
+            self.refcounts.write_table_place(storage)?;
             self.releases.extend(abandoned.into_iter().flatten());
         }
         self.barrier(storage)

@@ -32,6 +32,19 @@ pub(super) enum Heading {
 }
 
 impl Heading {
+    /// Whether the overlay is of a format whose backing file can be changed.
+    ///
+    /// # Errors
+    /// If the job has no overlay.
+    pub(super) fn is_known(job: &Job<'_>) -> Result<bool> {
+        Ok(matches!(image_device(job, 0)?.1, format::QCOW2 | format::QED | format::VMDK))
+    }
+
+    /// The refusal of all other formats.
+    pub(super) fn unknown() -> Failure {
+        Failure { errno: ENOTSUP, ..refused("Operation not supported") }
+    }
+
     /// Plans for the overlay, layer 0. Nothing is written.
     ///
     /// # Errors
@@ -43,15 +56,16 @@ impl Heading {
                 let header = read_own_header(storage, 0, device)?;
                 let planned = plan_header(&header, &order.backing()).map_err(refused)?;
                 let first_cluster = encoded(&planned)?;
-                if header.is_encrypted() {
-                    let text = "Parameter 'encrypt.key-secret' is required for cipher";
-                    return Err(Failure::new(error_kind::OPEN, 0, text));
+                if order.compresses && !order.is_unsafe && header.is_encrypted() {
+                    // Compressed clusters are stored as they are: what they hold could be read without the key.
+                    let text = "Compression and encryption not supported at the same time";
+                    return Err(Failure::new(error_kind::REFUSED, 0, text));
                 }
                 Ok(Self::Qcow2(device, first_cluster))
             }
             format::QED => plan_qed(storage, device, order),
             format::VMDK => plan_vmdk(storage, job, device, order),
-            _ => Err(Failure { errno: ENOTSUP, ..refused("Operation not supported") }),
+            _ => Err(Self::unknown()),
         }
     }
 

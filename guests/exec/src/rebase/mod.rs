@@ -13,8 +13,11 @@ mod safe;
 
 use instar_abi::report::RebaseReport;
 
+use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::Result;
+use crate::open::repair_layer;
+use crate::repairs::Repairs;
 use crate::report;
 use crate::storage::Storage;
 use heading::Heading;
@@ -22,15 +25,21 @@ use order::Order;
 
 /// Does the rebase that `job` asks for, and reports. See [`crate::job`] and [`crate::report`] for the layouts.
 pub fn run(job: &[u8], storage: &mut dyn Storage, report: &mut [u8]) {
-    match rebase(job, storage) {
-        Ok(result) => report::done(report, &result, &[]),
-        Err(failure) => report::failed(report, &failure),
+    let mut repairs = Repairs::default();
+    match rebase(job, storage, &mut repairs) {
+        Ok(result) => report::done(report, &result, &repairs.payload()),
+        Err(failure) => report::failed_with::<RebaseReport>(report, &failure, &repairs.payload()),
     }
 }
 
-fn rebase(job: &[u8], storage: &mut dyn Storage) -> Result<RebaseReport> {
+fn rebase(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Result<RebaseReport> {
     let job = Job::parse(job)?;
     let order = Order::read(&job)?;
+    if !Heading::is_known(&job)? {
+        return Err(Heading::unknown());
+    }
+    let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
+    repair_layer(storage, &job, 0, repairs)?;
     // Whether the new backing file can be named at all is known before anything is copied.
     let heading = Heading::plan(storage, &job, &order)?;
     if order.is_unsafe {

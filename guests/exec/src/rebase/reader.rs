@@ -81,7 +81,7 @@ impl Reader {
 
     /// The layer that a device belongs to, for messages.
     pub(super) fn layer(&self, device: u32) -> u32 {
-        self.layers.get(to_index(u64::from(device))).copied().unwrap_or(0)
+        self.layers.get(to_index(u64::from(DeviceId(device).file().0))).copied().unwrap_or(0)
     }
 
     fn unpack(&mut self, storage: &mut dyn Storage, source: &CompressedSource) -> Result<&[u8]> {

@@ -109,7 +109,7 @@ fn check_place(storage: &mut dyn Storage, layer: u32, device: DeviceId, place: c
             areas.push(table..table + header.geometry.table_bytes());
         }
     }
-    let is_grain = header.overhead_bytes != 0 && place.end > header.overhead_bytes;
+    let is_grain = header.metadata_end_bytes != 0 && place.end > header.metadata_end_bytes;
     if is_grain
         || place.end > sparse.end_bytes
         || areas.iter().any(|area| area.start < place.end && place.start < area.end)

@@ -91,8 +91,13 @@ pub(crate) fn job(formats: &[u32], base_layer: u32, flags: u32) -> Vec<u8> {
 
 /// Runs a commit into layer 1; `Err` holds the text of the failure.
 pub(crate) fn commit(storage: &mut dyn Storage, formats: &[u32]) -> Result<CommitReport, String> {
-    let mut report = vec![0; 4096];
-    instar_exec::commit::run(&job(formats, 1, commit_flag::EMPTY_OVERLAY), storage, &mut report);
+    commit_with(storage, formats, commit_flag::EMPTY_OVERLAY)
+}
+
+/// As [`commit`], with other flags.
+pub(crate) fn commit_with(storage: &mut dyn Storage, formats: &[u32], flags: u32) -> Result<CommitReport, String> {
+    let mut report = vec![0; 128 << 10];
+    instar_exec::commit::run(&job(formats, 1, flags), storage, &mut report);
     let header = ReportHeader::get(&report);
     if header.outcome == outcome::DONE {
         return Ok(CommitReport::get(&report[ReportHeader::SIZE_BYTES..]));

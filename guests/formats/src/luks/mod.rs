@@ -1,4 +1,5 @@
-//! The header of a LUKS volume, version 1 (LUKS On-Disk Format Specification 1.2.3): what can be told without a key.
+//! The header of a LUKS volume, version 1 (LUKS On-Disk Format Specification 1.2.3): how data is encrypted, and where the
+//! material for keys lies. No key is ever seen here.
 
 mod cipher;
 mod error;
@@ -18,8 +19,12 @@ pub const SLOTS: usize = 8;
 /// "LUKS", 0xba, 0xbe.
 pub const MAGIC: [u8; 6] = *b"LUKS\xba\xbe";
 
-/// Offsets of volumes and key material are counted in sectors of this many bytes.
-const SECTOR_BYTES: u32 = 512;
+/// Length of a salt in bytes.
+pub const SALT_BYTES: usize = 32;
+/// Length of the digest of the master key in bytes.
+pub const DIGEST_BYTES: usize = 20;
+/// Offsets of volumes and key material are counted in sectors of this many bytes, and so is encrypted data.
+pub const SECTOR_BYTES: u32 = 512;
 /// Sectors that the header and each key slot are aligned to.
 const ALIGNMENT_SECTORS: u32 = 8;
 /// Anti-forensic stripes; the format's only value.
@@ -38,6 +43,12 @@ pub struct LuksHeader {
     pub hash: &'static str,
     /// Where the encrypted data begins.
     pub payload_offset_bytes: u64,
+    /// Length of the master key, and of every slot's key, in bytes: 16 to 64.
+    pub key_bytes: usize,
+    /// What a candidate for the master key has to give.
+    pub master_key_digest: [u8; DIGEST_BYTES],
+    /// The salt of that digest.
+    pub master_key_salt: [u8; SALT_BYTES],
     /// Iterations for the digest of the master key, at least 1.
     pub master_key_iterations: u32,
     /// UUID as recorded, up to 40 bytes; not checked.
@@ -53,6 +64,8 @@ pub struct Slot {
     pub is_active: bool,
     /// Iterations for the key; at least 1 if active.
     pub iterations: u32,
+    /// The salt of the passphrase.
+    pub salt: [u8; SALT_BYTES],
     /// Anti-forensic stripes: 4000.
     pub stripes: u32,
     /// Where the key material lies.
@@ -75,10 +88,20 @@ impl LuksHeader {
 /// The bytes of a header; all offsets of fields exist.
 struct Fields<'a>(&'a [u8; HEADER_BYTES]);
 
+impl Slot {
+    /// Length of the key material for keys of `key_bytes`.
+    #[must_use]
+    pub fn material_bytes(&self, key_bytes: usize) -> usize {
+        // 64 bytes and 4000 stripes at most.
+        key_bytes.saturating_mul(usize::try_from(self.stripes).unwrap_or(usize::MAX))
+    }
+}
+
 /// A slot as recorded.
 struct RawSlot {
     state: u32,
     iterations: u32,
+    salt: [u8; SALT_BYTES],
     start_sector: u32,
     stripes: u32,
 }
@@ -125,11 +148,16 @@ impl Fields<'_> {
             cipher,
             hash,
             payload_offset_bytes: in_bytes(payload_sector),
+            // No cipher has keys that are longer than 64 bytes.
+            key_bytes: usize::try_from(key_bytes).unwrap_or(usize::MAX),
+            master_key_digest: array(self.0, 112).unwrap_or_default(),
+            master_key_salt: array(self.0, 132).unwrap_or_default(),
             master_key_iterations,
             uuid: until_zero(&self.0[168..208]).to_vec(),
             slots: slots.map(|slot| Slot {
                 is_active: slot.state == SLOT_ENABLED,
                 iterations: slot.iterations,
+                salt: slot.salt,
                 stripes: slot.stripes,
                 key_offset_bytes: in_bytes(slot.start_sector),
             }),
@@ -141,6 +169,7 @@ impl Fields<'_> {
         RawSlot {
             state: self.u32(start),
             iterations: self.u32(start + 4),
+            salt: array(self.0, start + 8).unwrap_or_default(),
             start_sector: self.u32(start + 40),
             stripes: self.u32(start + 44),
         }

@@ -49,6 +49,14 @@ impl Bitmap {
         1 << self.granularity_bits
     }
 
+    /// Entries of the table that its granularity needs for a disk of `virtual_size_bytes`; `None` if that is beyond a limit.
+    pub fn table_entries_for(&self, virtual_size_bytes: u64, cluster_bits: u32) -> Option<u32> {
+        let bits = (virtual_size_bytes / SECTOR_BYTES * SECTOR_BYTES).div_ceil(self.granularity_bytes());
+        let entries = u32::try_from(bits.div_ceil(8).div_ceil(1 << cluster_bits)).ok()?;
+        let data_bytes = u64::from(entries) << cluster_bits;
+        ((1..=MAX_TABLE_ENTRIES).contains(&entries) && data_bytes <= MAX_DATA_BYTES).then_some(entries)
+    }
+
     /// Whether the bitmap was not saved properly.
     pub fn is_in_use(&self) -> bool {
         self.flags & FLAG_IN_USE != 0

@@ -37,6 +37,12 @@ impl L1Entry {
     pub const fn is_copied(self) -> bool {
         self.0 & COPIED != 0
     }
+
+    /// The same entry, saying whether the L2 table has a refcount of exactly one.
+    #[must_use]
+    pub const fn with_copied(self, is_copied: bool) -> Self {
+        Self(if is_copied { self.0 | COPIED } else { self.0 & !COPIED })
+    }
 }
 
 /// What one subcluster (or a whole cluster, where there are no subclusters) reads as.
@@ -233,6 +239,13 @@ impl L2Entry {
     #[must_use]
     pub const fn moved_to(self, host_offset: u64) -> Self {
         Self { descriptor: host_offset | COPIED, ..self }
+    }
+
+    /// The same entry, saying whether the host cluster has a refcount of exactly one.
+    #[must_use]
+    pub const fn with_copied(self, is_copied: bool) -> Self {
+        let descriptor = if is_copied { self.descriptor | COPIED } else { self.descriptor & !COPIED };
+        Self { descriptor, ..self }
     }
 
     /// Checks what can be checked of the entry alone.

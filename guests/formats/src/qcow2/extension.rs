@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::error::HeaderError;
 use super::feature::{self, FeatureName};
+use super::header::Header;
 use crate::bytes::{be_u32, be_u64, until_zero};
 
 /// End of the list.
@@ -122,6 +123,23 @@ pub(crate) fn find_feature_names(bytes: &[u8], start: usize, end: usize, context
     // What is wrong with the extensions does not matter any more.
     let _ = parse_into(&mut extensions, Entries { bytes, offset: start, end }, context);
     extensions.feature_names
+}
+
+/// Where the data of the bitmaps extension begins in the file, given the first cluster and its header.
+#[must_use]
+pub fn bitmaps_data_offset(first_cluster: &[u8], header: &Header) -> Option<u64> {
+    let start = usize::try_from(header.header_length_bytes).ok()?;
+    let end = match usize::try_from(header.backing_name_offset).ok()? {
+        0 => first_cluster.len(),
+        offset => offset,
+    };
+    let mut entries = Entries { bytes: first_cluster, offset: start, end };
+    loop {
+        let head = entries.offset as u64;
+        if entries.next()?.ok()?.0 == BITMAPS {
+            return Some(head + 8);
+        }
+    }
 }
 
 /// Reads the extensions in `bytes[start..end]`.

@@ -49,8 +49,8 @@ pub struct SparseHeader {
     pub directory_offset: u64,
     /// Byte offset of the second grain directory, where the header says that there is one.
     pub redundant_offset: Option<u64>,
-    /// First byte behind the metadata, where grains may begin; 0 where the header does not say.
-    pub overhead_bytes: u64,
+    /// First byte behind what the header calls its overhead; the file must be that long.
+    pub metadata_end_bytes: u64,
     /// How the grains are packed; `None` for plain ones.
     pub compression: Option<Compression>,
     /// Whether this header stands at the end of the file, so that nothing may be appended.
@@ -113,7 +113,7 @@ impl SparseHeader {
             descriptor,
             directory_offset: to_bytes(long(56))?,
             redundant_offset: (flags & FLAG_REDUNDANT_TABLES != 0).then(|| to_bytes(long(48))).transpose()?,
-            overhead_bytes: needed_bytes,
+            metadata_end_bytes: needed_bytes,
             compression: compressed.then_some(Compression { has_markers: flags & FLAG_MARKERS != 0 }),
             is_footer,
         })

@@ -23,7 +23,9 @@ use super::operand::{OpenOperand, gate_options, one_file, open};
 use super::output::{Form, print};
 use super::progress::{Progress, ProgressWish};
 use super::rate;
+use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
+use super::secret::LayerSecret;
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -86,13 +88,15 @@ struct Rebase<'a> {
     format_name: &'a [u8],
     is_unsafe: bool,
     compresses: bool,
+    secrets: Vec<LayerSecret>,
 }
 
 impl<'a> Rebase<'a> {
     fn open(file: &OsStr, arguments: &'a RebaseArguments, sandbox: &mut impl Sandbox) -> Result<Self, Failure> {
         let name = arguments.backing.as_deref().map(OsStrExt::as_bytes);
         let format_name = arguments.backing_format.as_deref().map(OsStrExt::as_bytes);
-        let operand = open(file, &arguments.image, Access::Write)?;
+        let mut operand = open(file, &arguments.image, Access::Write)?;
+        let secrets = std::mem::take(&mut operand.secrets);
         let typed = operand.image.name().to_vec();
         let (is_unsafe, probes) = (arguments.is_unsafe, operand.format == format::PROBE);
         let gate =
@@ -100,7 +104,8 @@ impl<'a> Rebase<'a> {
         let layers = if is_unsafe {
             vec![alone(operand, sandbox)?]
         } else {
-            discover(&gate, operand.image, operand.format, Links::OfOverlay, &mut Inspector(sandbox))?
+            let OpenOperand { image, format, keys, .. } = operand;
+            discover(&gate, image, format, keys, Links::OfOverlay, &mut Inspector(sandbox))?
         };
         let overlay_format = layers[0].summary.format;
         if overlay_format == format::RAW && probes {
@@ -126,9 +131,10 @@ impl<'a> Rebase<'a> {
             _ => Chains::detached(layers),
         };
         let format_name = format_name.unwrap_or_default();
-        let rebase = Self { chains, name, format_name, is_unsafe, compresses: arguments.compress };
+        let rebase = Self { chains, name, format_name, is_unsafe, compresses: arguments.compress, secrets: Vec::new() };
+        let secrets = secrets.of_layers(&rebase.chains.layers).map_err(|error| rebase.failure(error))?;
         rebase.check_name()?;
-        Ok(rebase)
+        Ok(Self { secrets, ..rebase })
     }
 
     /// What the sandbox would refuse as well, where the job has no room for it.
@@ -184,13 +190,16 @@ impl<'a> Rebase<'a> {
         sandbox: &mut impl Sandbox,
     ) -> Result<RebaseReport, Failure> {
         let layers = &self.chains.layers;
-        let devices =
-            Devices::chain(layers, |index| index == 0).flushed(pace.flushing).limited_to(pace.bytes_per_second);
+        let devices = Devices::chain(layers, |index| index == 0)
+            .with_secrets(&self.secrets)
+            .flushed(pace.flushing)
+            .limited_to(pace.bytes_per_second);
         let job = devices.job(operation::REBASE, &self.job_part());
         let mut on_progress = |done, total| progress.update(done, total);
         let answer = sandbox
             .run(operation::REBASE, &devices, &job, memory_bytes(layers), Some(&mut on_progress))
             .map_err(|error| Failure::Sandbox { image: self.image(0), error })?;
+        repairs::tell(layers, &answer.payload);
         if let Some(error) = answer.error() {
             return Err(self.failure(error));
         }
@@ -258,11 +267,12 @@ impl<'a> Rebase<'a> {
 
 /// The overlay without anything that it names.
 fn alone(operand: OpenOperand, sandbox: &mut impl Sandbox) -> Result<Layer, Failure> {
-    let OpenOperand { image, format: given_format } = operand;
+    let OpenOperand { image, format: given_format, keys, .. } = operand;
     let summary = Inspector(sandbox).inspect(&image, given_format).map_err(|finding| match finding {
         Finding::Image(cause) => Failure::Open(OpenError { image: image.name().to_vec(), backing_depth: 0, cause }),
         Finding::Sandbox(error) => Failure::Sandbox { image: image.name().to_vec(), error },
     })?;
     let location = Location::of_overlay(image.name());
-    Ok(Layer { image, data: None, extents: Vec::new(), summary, given_format, location, recorded: None })
+    let (key, _) = keys.split();
+    Ok(Layer { image, data: None, extents: Vec::new(), summary, given_format, location, recorded: None, key })
 }

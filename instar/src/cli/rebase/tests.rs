@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::cli::sandbox::{Answer, OnProgress};
 use crate::files::chain::Summary;
-use crate::files::{Origin, open_operand};
+use crate::files::{LayerKey, Origin, open_operand};
 
 /// Answers every job in the same way.
 struct Says(Answer);
@@ -51,7 +51,16 @@ fn carried_out(answer: Answer) -> Result<RebaseReport, String> {
         let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
         let summary = Summary { format: format::QCOW2, ..Summary::default() };
         let given_format = format::QCOW2;
-        Layer { image, data: None, extents: Vec::new(), summary, given_format, location, recorded: None }
+        Layer {
+            image,
+            data: None,
+            extents: Vec::new(),
+            summary,
+            given_format,
+            location,
+            recorded: None,
+            key: LayerKey::default(),
+        }
     };
     let layers = ["top", "base", "new", "deep"].map(layer).into();
     let rebase = Rebase {
@@ -60,6 +69,7 @@ fn carried_out(answer: Answer) -> Result<RebaseReport, String> {
         format_name: b"qcow2",
         is_unsafe: false,
         compresses: false,
+        secrets: Vec::new(),
     };
     let mut progress = Progress::start(None::<Vec<u8>>, ProgressWish::default());
     let pace = Pace { flushing: Flushing::default(), bytes_per_second: 0 };

@@ -1,0 +1,69 @@
+//! Runs a session in a jailed process of its own, and brings the report back.
+//!
+//! That process has the session's files and no others, and ends with the session. Its words are as hostile as the guest's.
+
+use std::error::Error;
+use std::os::fd::{AsRawFd, RawFd};
+
+use crate::jail::Jail;
+use crate::jail::worker::{self, Leaving, WorkerError};
+use crate::session::{DeviceFile, Report, Session};
+use crate::text::Printable;
+use crate::vm::VmError;
+
+/// What an answer starts with.
+const REPORT: u8 = 0;
+const UNAVAILABLE: u8 = 1;
+const TOLD: u8 = 2;
+
+/// Runs a session apart from the calling process, in a jail.
+///
+/// # Errors
+/// As [`Session::run`], in words; a worker process that could not be started or ended without an answer.
+pub fn run<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<(Report, Leaving), VmError> {
+    let program = session.program;
+    let (answer, leaving) =
+        worker::run(|| encode(within(session, jail, &[libc::STDOUT_FILENO]))).map_err(|error| match error {
+            WorkerError::Start(source) => VmError::setup("starting a worker process", source),
+            ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
+        })?;
+    let words = |bytes: &[u8]| Printable(bytes).to_string();
+    match answer.split_first() {
+        Some((&REPORT, area)) => Report::in_area(area, program).map(|report| (report, leaving)),
+        Some((&UNAVAILABLE, sentence)) => Err(VmError::Unavailable(words(sentence))),
+        Some((&TOLD, sentence)) => Err(VmError::Told(words(sentence))),
+        _ => Err(VmError::Exit("its worker process answered nonsense".to_owned())),
+    }
+}
+
+/// Runs a session in the calling process, which is jailed for the rest of its life.
+///
+/// # Errors
+/// As [`Session::run`]; a layer of the jail that is missing where none may be.
+pub fn confined<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<Report, VmError> {
+    within(session, jail, &[libc::STDOUT_FILENO, libc::STDERR_FILENO])
+}
+
+/// `keeps` are the descriptors that stay besides the session's own.
+fn within<'a>(session: Session<'a>, jail: Jail<'a>, keeps: &[RawFd]) -> Result<Report, VmError> {
+    let used = session
+        .devices
+        .iter()
+        .flat_map(DeviceFile::descriptors)
+        .map(AsRawFd::as_raw_fd)
+        .chain([session.hypervisor.as_raw_fd()]);
+    jail.leave_behind(used.chain(keeps.iter().copied()).collect());
+    Session { jail: Some(jail), ..session }.run()
+}
+
+fn encode(result: Result<Report, VmError>) -> Vec<u8> {
+    let (kind, bytes) = match result {
+        Ok(report) => (REPORT, report.area()),
+        Err(VmError::Unavailable(sentence)) => (UNAVAILABLE, sentence.into_bytes()),
+        Err(error) => {
+            let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
+            (TOLD, format!("{error}{source}").into_bytes())
+        }
+    };
+    [&[kind], &bytes[..]].concat()
+}

@@ -1,0 +1,362 @@
+//! The jail, from outside: every operation runs under a tracer, and what it calls is compared with the list both ways; what it
+//! has open is listed; each layer is tried alone; layers that a kernel lacks are missed as documented.
+//!
+//! Cannot see: calls that only other file systems or C libraries lead to. The list names them as such.
+#![expect(unsafe_code, reason = "a tracee's calls that no honest program makes have no safe interface")]
+
+mod common;
+#[path = "common/image.rs"]
+mod image;
+#[path = "common/kvm.rs"]
+mod kvm;
+#[path = "common/scattered.rs"]
+mod scattered;
+#[path = "common/trace.rs"]
+mod trace;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use common::{Ended, Folder};
+use image::{CLUSTER_BYTES, qcow2};
+use instar::apart;
+use instar::jail::calls::{CALLS, Seen};
+use instar::jail::worker;
+use instar::jail::{Jail, Purpose};
+use instar::session::{DeviceFile, GuestProgram, Session};
+use instar::vm::Hypervisor;
+use kvm::without_kvm;
+use nix::sys::wait::WaitStatus;
+use scattered::{Backing, Disk, Numbers};
+use seccompiler::{SeccompAction, SeccompFilter, TargetArch, apply_filter};
+use trace::Trace;
+
+/// A folder with chains of every kind that an operation needs.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.file("base.qcow2", &qcow2(0x11, "", ""));
+    folder.file("other.qcow2", &qcow2(0x12, "", ""));
+    for name in ["a.qcow2", "b.qcow2", "c.qcow2", "d.qcow2", "e.qcow2", "f.qcow2", "g.qcow2", "deleted.qcow2"] {
+        folder.file(name, &qcow2(0x22, "base.qcow2", "qcow2"));
+    }
+    folder.file("broken.qcow2", b"QFI\xfb\0\0\0\x03");
+    // 8 MiB in one piece, on a raw base that is too short for it: threads copy, and the base grows.
+    let large = Disk::full(128);
+    for name in ["large.qcow2", "slow.qcow2"] {
+        folder.file(name, &large.as_ordered_qcow2(&Backing::Named("raw", "raw")));
+    }
+    folder.file("raw", &[7; 4096]);
+    // The same on a qcow2 base, which grows cluster by cluster.
+    folder.file("growing.qcow2", &large.as_ordered_qcow2(&Backing::Named("empty.qcow2", "qcow2")));
+    folder.file("empty.qcow2", &Disk::scattered(128, 0, &mut Numbers(1)).as_ordered_qcow2(&Backing::None));
+    let mut zeros = qcow2(0x22, "disk", "raw");
+    // The second entry of the L2 table: reads as zeros.
+    zeros[4 * CLUSTER_BYTES + 15] = 1;
+    folder.file("zeros.qcow2", &zeros);
+    folder.file("disk", &[8; 64 * CLUSTER_BYTES]);
+    folder
+}
+
+/// Every operation.
+const OPERATIONS: &[&[&str]] = &[
+    &["info", "a.qcow2"],
+    &["info", "broken.qcow2"],
+    &["info", "--backing-chain", "a.qcow2"],
+    &["commit", "-p", "a.qcow2"],
+    &["commit", "-t", "directsync", "b.qcow2"],
+    &["commit", "-t", "writethrough", "--progress=json", "c.qcow2"],
+    &["commit", "-d", "-r", "10M", "slow.qcow2"],
+    &["commit", "large.qcow2"],
+    &["commit", "growing.qcow2"],
+    &["commit", "zeros.qcow2"],
+    &["commit", "--delete-overlay", "deleted.qcow2"],
+    &["commit", "broken.qcow2"],
+    &["rebase", "-b", "other.qcow2", "-F", "qcow2", "-p", "d.qcow2"],
+    &["rebase", "-b", "", "e.qcow2"],
+    &["rebase", "-u", "-b", "other.qcow2", "-F", "qcow2", "f.qcow2"],
+    &["rebase", "-c", "-b", "other.qcow2", "-F", "qcow2", "g.qcow2"],
+    &["rebase", "-b", "nothing.qcow2", "-F", "qcow2", "zeros.qcow2"],
+];
+
+#[test]
+fn every_call_on_the_list_is_made_and_no_other() {
+    if without_kvm("every_call_on_the_list_is_made_and_no_other") {
+        return;
+    }
+    let folder = folder();
+    let mut made = BTreeMap::new();
+    let mut note = |title: String, trace: Trace| {
+        assert!(matches!(trace.ended, Some(WaitStatus::Exited(_, 0 | 1))), "{title}: {:?}", trace.ended);
+        made.extend(trace.calls.into_iter().map(|call| (call, title.clone())));
+    };
+    for operation in OPERATIONS {
+        let mut command = folder.instar(operation);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        note(operation.join(" "), trace::run(&mut command));
+    }
+    note("commit on a terminal".to_owned(), on_terminal(&folder));
+    let mut faulting = Command::new(std::env::current_exe().expect("this program"));
+    faulting.args(["--exact", "a_guest_that_faults_is_reported"]).stdout(Stdio::null());
+    note("a guest that faults".to_owned(), trace::run(&mut faulting));
+
+    for ((number, arguments), title) in &made {
+        let allowed = CALLS.iter().any(|call| call.allows(*number, arguments));
+        assert!(allowed, "{title} makes call {number} with {arguments:x?}, which is not on the list");
+    }
+    let unused: Vec<String> = CALLS
+        .iter()
+        .filter(|call| call.seen == Seen::Everywhere)
+        .filter(|call| !made.keys().any(|(number, arguments)| call.allows(*number, arguments)))
+        .map(|call| format!("{}: {}", call.name, call.reason))
+        .collect();
+    assert!(unused.is_empty(), "on the list, but no operation makes these calls:\n{}", unused.join("\n"));
+}
+
+/// A commit whose standard output is a terminal.
+fn on_terminal(folder: &Folder) -> Trace {
+    folder.file("terminal.qcow2", &qcow2(0x22, "base.qcow2", "qcow2"));
+    let terminal = nix::pty::openpty(None, None).expect("a terminal");
+    let mut command = folder.instar(&["commit", "-p", "terminal.qcow2"]);
+    command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::from(terminal.slave)).stderr(Stdio::null());
+    trace::run(&mut command)
+}
+
+#[test]
+fn only_what_the_operation_needs_is_open() {
+    if without_kvm("only_what_the_operation_needs_is_open") {
+        return;
+    }
+    let folder = folder();
+    // What a careless caller leaves open.
+    let leaked = File::open(folder.path().join("other.qcow2")).expect("a file");
+    rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).expect("inherited");
+    let mut command = folder.instar(&["commit", "a.qcow2"]);
+    command.stdin(File::open("/dev/zero").expect("zeros")).stdout(Stdio::piped()).stderr(Stdio::null());
+    let trace = trace::run(&mut command);
+    drop(leaked);
+    let place = format!("{}/", folder.path().canonicalize().expect("it exists").display());
+    let images = |open: &[String]| -> Vec<String> {
+        let lines = open.iter().filter(|line| line.contains(&place)).map(|line| line.replace(&place, ""));
+        let mut lines: Vec<String> = lines.map(|line| line.split_once(' ').expect("a number").1.to_owned()).collect();
+        lines.sort();
+        lines
+    };
+    let others = |open: &[String]| -> Vec<String> {
+        let lines =
+            open.iter().filter(|line| !line.contains(&place)).map(|line| line.split_once(' ').expect("a number").1);
+        let mut lines: Vec<String> = lines.map(|line| line.split('[').next().unwrap_or_default().to_owned()).collect();
+        lines.sort();
+        lines
+    };
+    let machine = ["rw /dev/kvm", "rw anon_inode:kvm-vcpu:0", "rw anon_inode:kvm-vm"];
+    assert_eq!(trace.open.len(), 3, "{:?}", trace.open);
+    // A process that looks at one image has that image, read-only, and one way to its parent.
+    for (open, image) in trace.open.iter().zip(["r a.qcow2", "r base.qcow2"]) {
+        assert_eq!(images(open), [image]);
+        assert_eq!(others(open), [&machine[..], &["w pipe:"]].concat(), "{open:?}");
+    }
+    // The base is open twice where it can be written past the page cache.
+    let mut written = images(&trace.open[2]);
+    written.dedup();
+    assert_eq!(written, ["rw a.qcow2", "rw base.qcow2"]);
+    assert_eq!(others(&trace.open[2]), [&machine[..], &["w /dev/null", "w pipe:"]].concat(), "{:?}", trace.open);
+}
+
+/// A guest whose first instruction is one that ring 3 must not use.
+fn guest_that_halts() -> Vec<u8> {
+    const HALT: u8 = 0xf4;
+    let start = instar_abi::memory::PROGRAM_START.to_le_bytes();
+    let mut program = vec![HALT; 0x200];
+    program[..120].fill(0);
+    program[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    (program[16], program[18], program[32], program[54], program[56]) = (2, 62, 64, 56, 1);
+    program[24..32].copy_from_slice(&(instar_abi::memory::PROGRAM_START + 0x100).to_le_bytes());
+    (program[64], program[68]) = (1, 5);
+    program[80..88].copy_from_slice(&start);
+    program[96..104].copy_from_slice(&0x200u64.to_le_bytes());
+    program[104..112].copy_from_slice(&0x200u64.to_le_bytes());
+    program
+}
+
+#[test]
+fn a_guest_that_faults_is_reported() {
+    if without_kvm("a_guest_that_faults_is_reported") {
+        return;
+    }
+    let program = guest_that_halts();
+    let hypervisor = Hypervisor::open().expect("KVM");
+    let file = tempfile::tempfile().expect("a file");
+    let devices = [DeviceFile::new(&file, false)];
+    let session = Session::new(&hypervisor, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
+    let error = apart::run(session, Jail::default()).expect_err("no report").to_string();
+    assert!(error.starts_with("the sandbox stopped: the guest program did what it may not do"), "{error}");
+}
+
+/// What happens to a worker that does this behind the closed jail.
+fn behind_the_jail(purpose: Purpose<'_>, deed: impl FnOnce() -> i64) -> Result<String, String> {
+    let jail = Jail { purpose, ..Jail::default() };
+    let work = || {
+        jail.close().expect("nothing is demanded");
+        let result = deed();
+        let errno = if result < 0 { std::io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 };
+        format!("{result} {errno}").into_bytes()
+    };
+    let answer = worker::run(work).map(|(answer, _leaving)| String::from_utf8_lossy(&answer).into_owned());
+    answer.map_err(|error| error.to_string())
+}
+
+fn call(number: i64, arguments: [i64; 6]) -> i64 {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: made only in a process of its own that ends right afterwards.
+    unsafe { libc::syscall(number, a, b, c, d, e, f) }
+}
+
+#[test]
+fn what_is_not_on_the_list_ends_the_process() {
+    let path = c"/etc/passwd".as_ptr() as i64;
+    let file = tempfile::tempfile().expect("a file");
+    let number = i64::from(file.as_raw_fd());
+    let (anonymous, thread) = (i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS), i64::from(libc::CLONE_VM));
+    #[rustfmt::skip]
+    let deeds: &[(&str, i64, [i64; 6])] = &[
+        ("open", libc::SYS_openat, [i64::from(libc::AT_FDCWD), path, 0, 0, 0, 0]),
+        ("socket", libc::SYS_socket, [i64::from(libc::AF_INET), i64::from(libc::SOCK_STREAM), 0, 0, 0, 0]),
+        ("execve", libc::SYS_execve, [path, 0, 0, 0, 0, 0]),
+        ("fork", libc::SYS_fork, [0; 6]),
+        ("new_process", libc::SYS_clone, [i64::from(libc::SIGCHLD), 0, 0, 0, 0, 0]),
+        ("thread_in_a_namespace", libc::SYS_clone, [thread | i64::from(libc::CLONE_NEWNS), 0, 0, 0, 0, 0]),
+        ("executable_memory", libc::SYS_mmap, [0, 4096, i64::from(libc::PROT_READ | libc::PROT_EXEC), anonymous, -1, 0]),
+        ("memory_of_a_file", libc::SYS_mmap, [0, 4096, i64::from(libc::PROT_READ), i64::from(libc::MAP_PRIVATE), number, 0]),
+        ("make_memory_executable", libc::SYS_mprotect, [0, 0, i64::from(libc::PROT_EXEC), 0, 0, 0]),
+        ("signal", libc::SYS_kill, [1, 0, 0, 0, 0, 0]),
+        ("trace", libc::SYS_ptrace, [0; 6]),
+        ("other_request", libc::SYS_ioctl, [1, 0x5412, 0, 0, 0, 0]),
+        ("make_a_machine", libc::SYS_ioctl, [3, 0xae01, 0, 0, 0, 0]),
+        ("write_elsewhere", libc::SYS_write, [number, path, 1, 0, 0, 0]),
+        ("cut_a_piece_out", libc::SYS_fallocate, [number, i64::from(libc::FALLOC_FL_COLLAPSE_RANGE), 0, 4096, 0, 0]),
+        ("unlink", libc::SYS_unlinkat, [i64::from(libc::AT_FDCWD), path, 0, 0, 0, 0]),
+        ("prctl", libc::SYS_prctl, [i64::from(libc::PR_SET_DUMPABLE), 1, 0, 0, 0, 0]),
+        ("limits", libc::SYS_prlimit64, [0; 6]),
+        ("io_uring", libc::SYS_io_uring_setup, [1, 0, 0, 0, 0, 0]),
+        ("32_bit_numbers", 0x4000_0000 + libc::SYS_write, [1, path, 1, 0, 0, 0]),
+    ];
+    for (title, deed, arguments) in deeds {
+        for purpose in [Purpose::Looking, Purpose::Writing] {
+            let said = behind_the_jail(purpose, || call(*deed, *arguments));
+            let error = said.expect_err(title);
+            assert!(error.ends_with("that is not on its list (SIGSYS)"), "{title}: {error}");
+        }
+    }
+    // Who only looks cannot write images either.
+    let write = || call(libc::SYS_pwrite64, [number, path, 1, 0, 0, 0]);
+    assert!(behind_the_jail(Purpose::Looking, write).expect_err("pwrite64").ends_with("(SIGSYS)"));
+    assert_eq!(behind_the_jail(Purpose::Writing, write).as_deref(), Ok("1 0"));
+    assert_eq!(behind_the_jail(Purpose::Writing, || 7).as_deref(), Ok("7 0"));
+}
+
+/// Does something in a thread, and its child processes, for which the kernel lacks some calls.
+fn without_calls<T: Send + 'static>(calls: &[i64], deed: impl FnOnce() -> T + Send + 'static) -> T {
+    let rules = calls.iter().map(|number| (*number, Vec::new())).collect();
+    let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, missing, TargetArch::x86_64).expect("a filter");
+    let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
+    let thread = thread::spawn(move || {
+        apply_filter(&program).expect("a filter");
+        deed()
+    });
+    thread.join().expect("it ends")
+}
+
+fn kernel_has_landlock(test: &str) -> bool {
+    let result = call(libc::SYS_landlock_create_ruleset, [0, 0, 1, 0, 0, 0]);
+    if result < 1 {
+        eprintln!("{test}: skipped, this kernel has no landlock or it is off");
+    }
+    result >= 1
+}
+
+#[test]
+fn landlock_alone_keeps_every_file_shut() {
+    if !kernel_has_landlock("landlock_alone_keeps_every_file_shut") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path().canonicalize().expect("it exists");
+    let name = |name: &str| std::ffi::CString::new(format!("{}/{name}", directory.display())).expect("a name");
+    let (inside, other) = (name("inside"), name("other"));
+    std::fs::write(directory.join("inside"), b"x").expect("a file");
+    let held = File::open(&directory).expect("a directory");
+    let said = without_calls(&[libc::SYS_seccomp], move || {
+        let at = i64::from(libc::AT_FDCWD);
+        let (inside, other) = (inside.as_ptr() as i64, other.as_ptr() as i64);
+        let removing = Purpose::Removing(held.as_fd());
+        let deeds = [
+            (Purpose::Looking, libc::SYS_mkdirat, [at, other, 0o700, 0, 0, 0]),
+            (Purpose::Looking, libc::SYS_symlinkat, [inside, at, other, 0, 0, 0]),
+            (Purpose::Looking, libc::SYS_renameat, [at, inside, at, other, 0, 0]),
+            (Purpose::Writing, libc::SYS_unlinkat, [at, inside, 0, 0, 0, 0]),
+            (removing, libc::SYS_mkdirat, [at, other, 0o700, 0, 0, 0]),
+            // The limit of descriptors comes first where one would be opened.
+            (Purpose::Writing, libc::SYS_openat, [at, inside, i64::from(libc::O_RDWR), 0, 0, 0]),
+            // Only this, and only there.
+            (removing, libc::SYS_unlinkat, [at, inside, 0, 0, 0, 0]),
+        ];
+        deeds.map(|(purpose, number, arguments)| {
+            behind_the_jail(purpose, || call(number, arguments)).expect("an answer")
+        })
+    });
+    let refused = format!("-1 {}", libc::EACCES);
+    assert!(said[..5].iter().all(|said| *said == refused), "{said:?}");
+    assert_eq!(said[5..], [format!("-1 {}", libc::EMFILE), "0 0".to_owned()]);
+}
+
+#[test]
+fn a_kernel_without_a_layer_is_enough_unless_all_are_required() {
+    if without_kvm("a_kernel_without_a_layer_is_enough_unless_all_are_required") {
+        return;
+    }
+    let layers = [
+        ("landlock", libc::SYS_landlock_create_ruleset, "the kernel has none; Linux has it from version 5.13 on"),
+        ("seccomp", libc::SYS_seccomp, "Error calling `seccomp`: Function not implemented (os error 38)"),
+    ];
+    for (name, missing, reason) in layers {
+        let folder = folder();
+        let (plain, version) = without_calls(&[missing], move || {
+            let message = format!(
+                "instar: --require-jail: {name} is missing: {reason}; without --require-jail the other layers alone are used"
+            );
+            folder.fails(&["commit", "--require-jail", "b.qcow2"], &message);
+            (folder.run(&["commit", "a.qcow2"]), folder.run(&["--version", "--verbose"]))
+        });
+        let done = Ended { status: Some(0), stdout: "Image committed.\n".to_owned(), stderr: String::new() };
+        assert_eq!(plain, done, "without {name}");
+        assert!(version.stdout.contains(&format!("\n{name}: missing: {reason}\n")), "{}", version.stdout);
+    }
+}
+
+#[test]
+fn older_kernels_and_libraries_work_as_well() {
+    if without_kvm("older_kernels_and_libraries_work_as_well") {
+        return;
+    }
+    // Linux 5.8 and older close descriptors one by one.
+    let folder = folder();
+    let ended = without_calls(&[libc::SYS_close_range], move || folder.run(&["commit", "large.qcow2"]));
+    assert_eq!((ended.status, &*ended.stdout), (Some(0), "Image committed.\n"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_version_says_what_holds_here() {
+    let folder = Folder::new();
+    let short = folder.run(&["--version"]);
+    assert_eq!(short.stdout.lines().count(), 1, "{}", short.stdout);
+    for arguments in [["--version", "--verbose"], ["-v", "-V"]] {
+        let ended = folder.run(&arguments);
+        let names: Vec<&str> = ended.stdout.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        assert_eq!((ended.status, names), (Some(0), vec!["KVM", "no_new_privs", "landlock", "seccomp"]), "{ended:?}");
+        assert!(ended.stdout.starts_with(&short.stdout), "{}", ended.stdout);
+    }
+}
