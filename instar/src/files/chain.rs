@@ -187,7 +187,16 @@ pub fn open_named<I: Inspect>(
         Finding::Image(cause) => failed(cause),
         Finding::Sandbox(error) => ChainError::Sandbox { image: shown.clone(), error },
     })?;
-    Ok(Layer { image, data: None, extents: Vec::new(), summary, given_format, location, recorded, key: LayerKey::default() })
+    Ok(Layer {
+        image,
+        data: None,
+        extents: Vec::new(),
+        summary,
+        given_format,
+        location,
+        recorded,
+        key: LayerKey::default(),
+    })
 }
 
 /// Opens everything below `first`, with the access `below`.
