@@ -114,10 +114,10 @@ impl<S: Storage> Storage for Faulty<'_, S> {
         &mut self,
         device: DeviceId,
         segments: &[CompareSegment],
-        differs: &mut Vec<bool>,
+        verdicts: &mut Vec<instar_exec::Verdict>,
     ) -> Result<(), StorageError> {
         self.plan.step(device, Operation::Compare, 0)?;
-        self.storage.compare(device, segments, differs)
+        self.storage.compare(device, segments, verdicts)
     }
 
     fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {

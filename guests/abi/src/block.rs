@@ -33,7 +33,7 @@ pub mod kind {
     /// Vendor: set the device's length; a barrier within a batch.
     pub const RESIZE: u32 = 0x8000_0006;
     /// Vendor: compare this device with others; behind the header stand [`super::CompareRecord`]s, before the answer room
-    /// for one byte a record, which becomes 0 where the bytes are equal and 1 where they differ.
+    /// for one [`super::verdict`] a unit, in the order of the records.
     pub const COMPARE: u32 = 0x8000_0007;
     /// Vendor: make everything durable; a barrier within a batch.
     pub const SYNC: u32 = 0x8000_0008;
@@ -59,6 +59,20 @@ pub mod status {
     pub const PENDING: u8 = 0xff;
 }
 
+/// What a COMPARE says of a unit.
+pub mod verdict {
+    /// Both devices have the same bytes.
+    pub const EQUAL: u8 = 0;
+    /// The bytes differ.
+    pub const DIFFERS: u8 = 1;
+    /// The bytes differ, and this device's are all zero.
+    pub const DIFFERS_FROM_ZEROS: u8 = 2;
+}
+
+/// `CompareRecord::other_device`: no device, but zeros.
+pub const ZEROS: u32 = u32::MAX;
+/// The most units in one COMPARE list.
+pub const MAX_VERDICTS: u32 = 32768;
 /// The most records in one COPY or COMPARE list.
 pub const MAX_RECORDS: u32 = 4096;
 /// The most data bytes in one read or write request.
@@ -136,10 +150,10 @@ wire_struct! {
         pub other_offset_bytes: u64,
         /// Number of bytes.
         pub length_bytes: u64,
-        /// Number of the other device.
+        /// Number of the other device, or [`ZEROS`].
         pub other_device: u32,
-        /// Always zero.
-        pub reserved: u32,
+        /// Length of a unit in bytes, not zero; the last one of the piece may be shorter.
+        pub unit_bytes: u32,
     }
 }
 

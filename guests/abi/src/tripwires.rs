@@ -192,6 +192,11 @@ pin! {
     block::status::PENDING => 0xff, "an answer that was never written must not look like success";
     block::SECTOR_BYTES => 512, "virtio 1.2 says so";
     block::MAX_RECORDS => 4096, "the host bounds its memory by it and the guest cuts its lists by it";
+    block::MAX_VERDICTS => 32768, "the host bounds its memory by it and the guest cuts its lists by it";
+    block::ZEROS => u32::MAX, "no device may have this number";
+    block::verdict::EQUAL => 0, "what differs taken for equal is lost";
+    block::verdict::DIFFERS => 1, "data taken for zeros is lost";
+    block::verdict::DIFFERS_FROM_ZEROS => 2, "data taken for zeros is lost";
     block::MAX_DATA_BYTES => 16 << 20, "the host refuses more and the guest cuts its requests by it";
     block::MAX_STANDARD_RANGES => 64, "the host bounds its memory by it";
 }

@@ -32,4 +32,4 @@ pub mod vhdx;
 pub mod vmdk;
 pub mod vpc;
 
-pub use storage::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError};
+pub use storage::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, Verdict};

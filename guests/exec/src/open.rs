@@ -63,7 +63,7 @@ pub fn open_layer(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resul
 }
 
 /// Opens a layer of one of the formats that are made of tables and blocks.
-fn open_blocks(storage: &mut dyn Storage, layer: u32, device: DeviceId, entry: u32) -> Result<Blocks> {
+pub(crate) fn open_blocks(storage: &mut dyn Storage, layer: u32, device: DeviceId, entry: u32) -> Result<Blocks> {
     match entry {
         format::QED => qed::open(storage, layer, device),
         format::QCOW => qcow::open(storage, layer, device),
@@ -134,7 +134,8 @@ pub fn open_emptier(storage: &mut dyn Storage, job: &Job<'_>) -> Result<Option<E
     }
 }
 
-fn open_vmdk(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Result<vmdk::Image> {
+/// Opens a layer that is known to be vmdk.
+pub(crate) fn open_vmdk(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Result<vmdk::Image> {
     let (device, _) = image_device(job, layer)?;
     vmdk::Image::open(storage, layer, device, |index| job.data(layer, index).map(|(device, _)| device))
 }
@@ -148,7 +149,8 @@ fn vmdk_neighbours(storage: &mut dyn Storage, job: &Job<'_>, layer: u32) -> Resu
     } else {
         None
     };
-    Ok(Neighbours { is_parent_of_vmdk: layer.checked_sub(1).is_some_and(is_vmdk), parent_cid })
+    let is_parent_of_vmdk = layer.checked_sub(1).is_some_and(is_vmdk);
+    Ok(Neighbours { is_parent_of_vmdk, parent_cid, has_backing: layer + 1 < job.layer_count })
 }
 
 /// Opens one layer for writing.

@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::bytes::to_index;
-use crate::storage::{CompareSegment, CopySegment, DeviceId, Storage, StorageError};
+use crate::storage::{CompareSegment, CopySegment, DeviceId, Storage, StorageError, Verdict};
 
 /// What a medium writes as a whole, in bytes.
 pub const SECTOR_BYTES: u64 = 512;
@@ -157,10 +157,10 @@ impl<S: Storage> Storage for Recording<S> {
         &mut self,
         device: DeviceId,
         segments: &[CompareSegment],
-        differs: &mut Vec<bool>,
+        verdicts: &mut Vec<Verdict>,
     ) -> Result<(), StorageError> {
         self.requests.push(Request::Settle);
-        self.storage.compare(device, segments, differs)
+        self.storage.compare(device, segments, verdicts)
     }
 
     fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {

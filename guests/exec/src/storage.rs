@@ -91,12 +91,25 @@ pub struct CopySegment {
 pub struct CompareSegment {
     /// At which byte of the device that is asked.
     pub offset: u64,
-    /// What it is compared with.
-    pub other: DeviceId,
+    /// What it is compared with; `None` for zeros.
+    pub other: Option<DeviceId>,
     /// At which byte.
     pub other_offset: u64,
     /// How many. What lies beyond the end of a device reads as zeros.
     pub length_bytes: u64,
+    /// Length of the units that get a verdict each; not zero. The segment's last one may be shorter.
+    pub unit_bytes: u32,
+}
+
+/// What a comparison has shown of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The bytes are the same.
+    Equal,
+    /// The bytes differ, and those of the device that was asked are not all zero.
+    Differs,
+    /// The bytes differ, and those of the device that was asked are all zero.
+    DiffersFromZeros,
 }
 
 /// How much of a comparison is read at once where the devices cannot compare by themselves.
@@ -119,30 +132,15 @@ pub trait Storage {
         ranges.iter_mut().try_for_each(|(offset, buffer)| self.read(device, *offset, buffer))
     }
 
-    /// Appends to `differs`, for each segment, whether the bytes differ. Settles `device` first; what is queued for other
-    /// devices may be seen or not.
+    /// Appends to `verdicts`, for each unit of each segment, what was found there. Settles `device` first; what is queued for
+    /// other devices may be seen or not.
     fn compare(
         &mut self,
         device: DeviceId,
         segments: &[CompareSegment],
-        differs: &mut Vec<bool>,
+        verdicts: &mut Vec<Verdict>,
     ) -> Result<(), StorageError> {
-        let mut buffers = [Vec::new(), Vec::new()];
-        for segment in segments {
-            let (mut done, mut found) = (0, false);
-            while done < segment.length_bytes && !found {
-                let count = (segment.length_bytes - done).min(COMPARE_BUFFER_BYTES);
-                let sides = [(device, segment.offset), (segment.other, segment.other_offset)];
-                for (buffer, (side, offset)) in buffers.iter_mut().zip(sides) {
-                    buffer.resize(usize::try_from(count).unwrap_or(0), 0);
-                    self.read(side, offset + done, buffer)?;
-                }
-                found = buffers[0] != buffers[1];
-                done += count;
-            }
-            differs.push(found);
-        }
-        Ok(())
+        compare_by_reading(self, device, segments, verdicts)
     }
 
     /// Writes `bytes` at `offset`; the device grows as needed.
@@ -174,4 +172,43 @@ pub trait Storage {
 
     /// Says how far the job is; both in bytes.
     fn progress(&mut self, done_bytes: u64, total_bytes: u64);
+}
+
+/// [`Storage::compare`] for devices that cannot compare by themselves.
+pub(crate) fn compare_by_reading<S: Storage + ?Sized>(
+    storage: &mut S,
+    device: DeviceId,
+    segments: &[CompareSegment],
+    verdicts: &mut Vec<Verdict>,
+) -> Result<(), StorageError> {
+    let mut buffers = [Vec::new(), Vec::new()];
+    for segment in segments {
+        let mut start = 0;
+        while start < segment.length_bytes {
+            let end = start.saturating_add(segment.unit_bytes.into()).min(segment.length_bytes);
+            let (mut differs, mut is_zero) = (false, true);
+            let mut at = start;
+            while at < end && (is_zero || !differs) {
+                let count = (end - at).min(COMPARE_BUFFER_BYTES);
+                let sides = [Some((device, segment.offset)), segment.other.map(|other| (other, segment.other_offset))];
+                for (buffer, side) in buffers.iter_mut().zip(sides) {
+                    buffer.clear();
+                    buffer.resize(usize::try_from(count).unwrap_or(0), 0);
+                    if let Some((side, offset)) = side {
+                        storage.read(side, offset + at, buffer)?;
+                    }
+                }
+                differs |= buffers[0] != buffers[1];
+                is_zero &= buffers[0].iter().all(|byte| *byte == 0);
+                at += count;
+            }
+            verdicts.push(match (differs, is_zero) {
+                (false, _) => Verdict::Equal,
+                (true, false) => Verdict::Differs,
+                (true, true) => Verdict::DiffersFromZeros,
+            });
+            start = end;
+        }
+    }
+    Ok(())
 }

@@ -354,3 +354,22 @@ fn what_cannot_be_done_is_refused_before_anything_is_written() {
     assert_eq!(storage.devices, before);
     assert!(rebase(&mut storage, &formats, 1, 2, 0, &"n".repeat(376)).is_ok());
 }
+
+/// Version 2 has no zero clusters, and without a backing file an unallocated cluster looks as good as zeros.
+#[test]
+fn a_version_2_overlay_without_backing_file_keeps_its_zeros() {
+    let shape = Shape {
+        version: 2,
+        cluster_bits: 12,
+        refcount_order: 4,
+        extended_l2: false,
+        size_bytes: 1 << 20,
+        has_backing: false,
+    };
+    for flags in [0, rebase_flag::COMPRESS] {
+        let mut storage = MemoryStorage { devices: vec![empty_image(&shape), vec![1; 1 << 19]] };
+        let report = rebase(&mut storage, &[QCOW2, RAW], 0, 1, flags, "new").unwrap();
+        assert_eq!(report.bytes_copied, 1 << 19);
+        assert!(read(&mut storage, &[QCOW2, RAW], 0).iter().all(|byte| *byte == 0));
+    }
+}

@@ -159,6 +159,29 @@ impl<'a> Backend<'a> {
         })
     }
 
+    /// Where at or after `offset` the next bytes lie that the file system keeps: in front of them everything reads as zeros.
+    /// `u64::MAX` if there are none.
+    pub(super) fn next_data(&self, offset: u64) -> u64 {
+        self.seek(offset, SeekFrom::Data(offset)).unwrap_or(u64::MAX)
+    }
+
+    /// Where after `offset`, at which there is data, the next hole begins, at the latest at the end of the file.
+    pub(super) fn next_hole(&self, offset: u64) -> u64 {
+        self.seek(offset, SeekFrom::Hole(offset)).unwrap_or(u64::MAX)
+    }
+
+    /// `None` where nothing of the kind follows. Where the system cannot tell, there is nothing but data.
+    fn seek(&self, offset: u64, to: SeekFrom) -> Option<u64> {
+        match rustix::fs::seek(self.file, to) {
+            Ok(found) => Some(found.max(offset)),
+            Err(rustix::io::Errno::NXIO) => None,
+            Err(_) => match to {
+                SeekFrom::Data(_) => Some(offset),
+                _ => None,
+            },
+        }
+    }
+
     /// Writes all bytes; somebody else notes that the file has grown.
     pub(super) fn write_all(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let result = match &self.direct {

@@ -1,50 +1,141 @@
-//! Compares ranges of two files, so that bytes which turn out equal never enter the guest.
+//! Compares ranges of two files unit by unit, or of one with zeros, so that their bytes never enter the guest.
+//!
+//! What the file system does not keep reads as zeros and is not read. Once a unit has turned out to differ, the first bytes of
+//! the next one are looked at alone: mostly it differs there too.
 
 use std::io;
 
+use instar_abi::block::verdict;
+
 use super::backend::{Backend, end_of};
 
+/// How much of each side is read at once: both together stay in the processor's cache.
 const BUFFER_BYTES: usize = 128 << 10;
+/// What is looked at first where a difference is likely.
+const PROBE_BYTES: u64 = 4 << 10;
 
-/// Two buffers, made when they are first needed.
+/// What a worker needs for comparing.
 #[derive(Debug, Default)]
 pub(super) struct Comparer {
-    left: Vec<u8>,
-    right: Vec<u8>,
+    own: Side,
+    other: Side,
+    verdicts: Vec<u8>,
 }
 
+/// A part of a file, or zeros.
+pub(super) type Place<'a> = (&'a Backend<'a>, u64);
+
 impl Comparer {
-    /// Whether two ranges hold the same bytes. What lies beyond an end reads as zeros.
+    /// The [`verdict`] of each unit in `length` bytes from both places on; `other` is zeros where it is `None`. What lies
+    /// beyond an end reads as zeros. `unit_bytes` is not zero.
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn equal(
+    pub(super) fn compare(
         &mut self,
-        left: &Backend<'_>,
-        left_offset: u64,
-        right: &Backend<'_>,
-        right_offset: u64,
+        own: Place<'_>,
+        other: Option<Place<'_>>,
         length: u64,
-    ) -> io::Result<bool> {
-        end_of(left_offset, length)?;
-        end_of(right_offset, length)?;
-        // Beyond both ends there are only zeros.
-        let there =
-            left.length_bytes().saturating_sub(left_offset).max(right.length_bytes().saturating_sub(right_offset));
-        let length = length.min(there);
-        self.left.resize(BUFFER_BYTES, 0);
-        self.right.resize(BUFFER_BYTES, 0);
-        let mut done = 0;
-        while done < length {
-            let count = usize::try_from(length - done).unwrap_or(usize::MAX).min(BUFFER_BYTES);
-            fill(left, left_offset + done, &mut self.left[..count])?;
-            fill(right, right_offset + done, &mut self.right[..count])?;
-            if self.left[..count] != self.right[..count] {
-                return Ok(false);
-            }
-            done += count as u64;
+        unit_bytes: u64,
+    ) -> io::Result<&[u8]> {
+        end_of(own.1, length)?;
+        other.map_or(Ok(0), |(_, offset)| end_of(offset, length))?;
+        self.own.begin();
+        self.other.begin();
+        self.verdicts.clear();
+        let mut start = 0;
+        while start < length {
+            let end = start.saturating_add(unit_bytes).min(length);
+            let is_likely = self.verdicts.last().is_some_and(|last| *last == verdict::DIFFERS);
+            let found = self.unit(own, other, start..end, if is_likely { end } else { length }, is_likely)?;
+            self.verdicts.push(found);
+            start = end;
         }
-        Ok(true)
+        Ok(&self.verdicts)
+    }
+
+    /// Compares one unit; reading may go on up to `limit`.
+    fn unit(
+        &mut self,
+        own: Place<'_>,
+        other: Option<Place<'_>>,
+        unit: std::ops::Range<u64>,
+        limit: u64,
+        is_likely: bool,
+    ) -> io::Result<u8> {
+        let (mut differs, mut has_data) = (false, false);
+        let mut at = unit.start;
+        while at < unit.end && !(differs && has_data) {
+            let probes = is_likely && at == unit.start;
+            let count = (unit.end - at).min(if probes { PROBE_BYTES } else { BUFFER_BYTES as u64 });
+            let limit = if probes { at + count } else { limit };
+            let own = self.own.bytes(own, at, count, limit)?;
+            let other = other.map_or(Ok(None), |place| self.other.bytes(place, at, count, limit))?;
+            let own_is_zero = own.is_none_or(is_zero);
+            has_data |= !own_is_zero;
+            differs |= match (own, other) {
+                (Some(own), Some(other)) => own != other,
+                (None, Some(other)) => !is_zero(other),
+                (_, None) => !own_is_zero,
+            };
+            at += count;
+        }
+        Ok(match (differs, has_data) {
+            (false, _) => verdict::EQUAL,
+            (true, true) => verdict::DIFFERS,
+            (true, false) => verdict::DIFFERS_FROM_ZEROS,
+        })
+    }
+}
+
+/// One side of a comparison: a buffer, and where the file is known to have data.
+#[derive(Debug, Default)]
+struct Side {
+    buffer: Vec<u8>,
+    /// What the buffer holds, relative to the comparison's start.
+    filled: std::ops::Range<u64>,
+    /// From the first to the second offset in the file there is a hole, up to the third there is data.
+    known: [u64; 3],
+}
+
+impl Side {
+    /// Forgets everything: another comparison begins.
+    fn begin(&mut self) {
+        self.filled = 0..0;
+        self.known = [0; 3];
+    }
+
+    /// The `count` bytes from `at` on, at most [`BUFFER_BYTES`]; `None` where they are known to be zeros. What is read ahead
+    /// ends before `limit`.
+    fn bytes(&mut self, (backend, offset): Place<'_>, at: u64, count: u64, limit: u64) -> io::Result<Option<&[u8]>> {
+        if at < self.filled.start || at + count > self.filled.end {
+            if self.is_hole(backend, offset + at, count) {
+                return Ok(None);
+            }
+            self.buffer.resize(BUFFER_BYTES, 0);
+            let length = usize::try_from(limit - at).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+            fill(backend, offset + at, &mut self.buffer[..length])?;
+            self.filled = at..at + length as u64;
+        }
+        let start = usize::try_from(at - self.filled.start).unwrap_or(usize::MAX);
+        let length = usize::try_from(count).unwrap_or(usize::MAX);
+        Ok(Some(&self.buffer[start..start + length]))
+    }
+
+    /// Whether the file keeps no byte of a range.
+    fn is_hole(&mut self, backend: &Backend<'_>, offset: u64, length: u64) -> bool {
+        if offset >= backend.length_bytes() {
+            return true;
+        }
+        let [start, data, end] = self.known;
+        if !(start..end).contains(&offset) {
+            let data = backend.next_data(offset);
+            let end = if data == u64::MAX { data } else { backend.next_hole(data) };
+            self.known = [offset, data, end];
+        } else if offset >= data {
+            return false;
+        }
+        offset.saturating_add(length) <= self.known[1]
     }
 }
 
@@ -54,4 +145,11 @@ fn fill(backend: &Backend<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<()>
     let (head, tail) = buffer.split_at_mut(there);
     tail.fill(0);
     backend.read_exact(head, offset)
+}
+
+/// Whether all bytes are zero.
+fn is_zero(bytes: &[u8]) -> bool {
+    let (blocks, rest) = bytes.as_chunks::<256>();
+    // Most data shows itself in its first bytes; blocks keep the loop one that a compiler can vectorise.
+    blocks.iter().all(|block| block.iter().fold(0, |sum, byte| sum | byte) == 0) && rest.iter().all(|byte| *byte == 0)
 }

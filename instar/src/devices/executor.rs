@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use instar_abi::block::{CompareRecord, status};
+use instar_abi::block::{CompareRecord, ZEROS, status};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use super::backend::{Backend, end_of};
 use super::compare::Comparer;
 use super::copy::{Copier, Failed};
 use super::pace::Pace;
-use super::request::{Action, Request, Span};
+use super::request::{Action, Range, Request, Span};
 use super::runs::{self, Run};
 use super::throttle::Throttle;
 use super::zero;
@@ -26,6 +26,8 @@ const PARALLEL_BYTES: u64 = 4 << 20;
 const PIECE_COST_BYTES: u64 = 8 << 10;
 /// About how much of a list of copies one thread does in one go, so that several can share it.
 const CUT_BYTES: u64 = 16 << 20;
+/// How much of a comparison one thread does in one go; at least one unit.
+const COMPARED_TOGETHER_BYTES: u64 = 1 << 20;
 /// Length of a part where there is a limit, in pieces that the limit lets through: some tenths of a second.
 const PIECES_A_PART: u64 = 8;
 
@@ -73,7 +75,8 @@ pub(super) type Watcher<'a> = &'a mut dyn FnMut(u64);
 enum Piece<'r> {
     Whole(&'r Action),
     Copy(Run<'r>),
-    Compare(&'r CompareRecord, GuestAddress),
+    /// A part of a comparison, and where its first verdict goes.
+    Compare(&'r CompareRecord, Range, GuestAddress),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -174,21 +177,26 @@ impl Executor<'_> {
         match job.piece {
             Piece::Whole(action) => self.whole(action, pace).map_err(|error| (0, error)),
             Piece::Copy(run) => tools.copier.copy(self.backends, self.own, &run, pace),
-            Piece::Compare(record, place) => {
-                self.compare(record, place, &mut tools.comparer).map_err(|error| (job.record, error))
+            Piece::Compare(record, part, place) => {
+                self.compare(record, part, place, &mut tools.comparer).map_err(|error| (job.record, error))
             }
         }
     }
 
-    fn compare(&self, record: &CompareRecord, place: GuestAddress, comparer: &mut Comparer) -> io::Result<()> {
-        let equal = comparer.equal(
-            self.own()?,
-            record.own_offset_bytes,
-            self.other(record.other_device)?,
-            record.other_offset_bytes,
-            record.length_bytes,
-        )?;
-        self.memory.write_slice(&[u8::from(!equal)], place).map_err(|_| fault())
+    fn compare(
+        &self,
+        record: &CompareRecord,
+        part: Range,
+        place: GuestAddress,
+        comparer: &mut Comparer,
+    ) -> io::Result<()> {
+        let other = match record.other_device {
+            ZEROS => None,
+            device => Some((self.other(device)?, end_of(record.other_offset_bytes, part.offset)?)),
+        };
+        let own = (self.own()?, end_of(record.own_offset_bytes, part.offset)?);
+        let verdicts = comparer.compare(own, other, part.length, record.unit_bytes.into())?;
+        self.memory.write_slice(verdicts, place).map_err(|_| fault())
     }
 
     fn whole(&self, action: &Action, pace: &Pace<'_>) -> io::Result<()> {
@@ -265,11 +273,21 @@ fn cut<'r>(request: usize, action: &'r Action, cut_bytes: u64, jobs: &mut Vec<Jo
             let cost = run.length.saturating_add(PIECE_COST_BYTES.saturating_mul(run.parts().count() as u64));
             jobs.push(Job { request, record: run.first, piece: Piece::Copy(run), cost });
         }),
-        Action::Compare(records, results) => {
-            let places = results.iter().flat_map(|span| (span.address.0..).take(span.length).map(GuestAddress));
-            for ((record, compare), place) in records.iter().enumerate().zip(places) {
-                let cost = compare.length_bytes.saturating_add(PIECE_COST_BYTES);
-                jobs.push(Job { request, record, piece: Piece::Compare(compare, place), cost });
+        Action::Compare(records, verdicts) => {
+            let mut place = *verdicts;
+            for (record, compare) in records.iter().enumerate() {
+                let unit_bytes = u64::from(compare.unit_bytes).max(1);
+                let step = (COMPARED_TOGETHER_BYTES / unit_bytes).max(1) * unit_bytes;
+                let mut offset = 0;
+                while offset < compare.length_bytes {
+                    let length = step.min(compare.length_bytes - offset);
+                    let part = Range { offset, length, may_unmap: false };
+                    let cost = length.saturating_add(PIECE_COST_BYTES);
+                    jobs.push(Job { request, record, piece: Piece::Compare(compare, part, place), cost });
+                    // The parser has seen that all verdicts have their places.
+                    place = GuestAddress(place.0.saturating_add(length.div_ceil(unit_bytes)));
+                    offset += length;
+                }
             }
         }
         action => {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use instar_abi::block::{
     CompareRecord, Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, MAX_STANDARD_RANGES, MAX_STANDARD_SECTORS,
-    SECTOR_BYTES, StandardHeader, StandardRange, VendorHeader, kind, request_flag,
+    MAX_VERDICTS, SECTOR_BYTES, StandardHeader, StandardRange, VendorHeader, kind, request_flag,
 };
 use instar_abi::wire::Wire;
 use virtio_queue::desc::split::Descriptor;
@@ -54,8 +54,8 @@ pub(super) enum Action {
     Flush,
     /// Copy to this device.
     Copy(Vec<CopyRecord>),
-    /// Compare with other devices; one result byte a record goes to the spans.
-    Compare(Vec<CompareRecord>, Vec<Span>),
+    /// Compare with other devices; one verdict a unit goes to the address.
+    Compare(Vec<CompareRecord>, GuestAddress),
     /// Make ranges read as zeros. `exact`: the device must not grow.
     WriteZeroes { ranges: Vec<Range>, exact: bool },
     /// Give ranges back.
@@ -158,8 +158,11 @@ fn vendor_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Actio
         kind::COPY => Action::Copy(readable.records(header.record_count)?),
         kind::COMPARE => {
             let records = readable.records(header.record_count)?;
-            check_data(&writable, Some(u64::from(header.record_count)))?;
-            return readable.end().map(|()| Action::Compare(records, writable));
+            let [span] = writable[..] else { return Err(Malformed("a comparison has no room for its verdicts")) };
+            if verdict_count(&records)? != span.length as u64 {
+                return Err(Malformed("a comparison has more or less room than verdicts"));
+            }
+            return readable.end().map(|()| Action::Compare(records, span.address));
         }
         kind::WRITE_ZEROES_BYTES => Action::WriteZeroes { ranges: vec![range], exact: false },
         kind::DISCARD_BYTES => Action::Discard(vec![range]),
@@ -170,6 +173,16 @@ fn vendor_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Actio
     no_room(&writable)?;
     readable.end()?;
     Ok(action)
+}
+
+/// How many units a list of comparisons has.
+fn verdict_count(records: &[CompareRecord]) -> Result<u64, Malformed> {
+    let units = |record: &CompareRecord| match record.unit_bytes {
+        0 => Err(Malformed("a comparison has units of no length")),
+        unit_bytes => Ok(record.length_bytes.div_ceil(unit_bytes.into())),
+    };
+    let count = records.iter().try_fold(0, |sum: u64, record| Ok(sum.saturating_add(units(record)?)))?;
+    if count <= u64::from(MAX_VERDICTS) { Ok(count) } else { Err(Malformed("a comparison has too many units")) }
 }
 
 fn standard_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Action, Malformed> {

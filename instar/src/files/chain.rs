@@ -167,6 +167,38 @@ pub fn discover_named<I: Inspect>(
     follow(gate, first, access, Links::OfOverlay, inspect)
 }
 
+/// As [`discover_named`] for the named image alone: nothing that it names is opened.
+///
+/// # Errors
+/// As [`discover`].
+pub fn open_named<I: Inspect>(
+    gate: &Gate,
+    overlay: &Layer,
+    name: &[u8],
+    given_format: u32,
+    access: Access,
+    inspect: &mut I,
+) -> Result<Layer, ChainError<I::Error>> {
+    let driver = driver::name(given_format).map(str::as_bytes);
+    let (opened, shown) = open_backing(gate, &overlay.location, name, driver, access);
+    let failed = |cause| ChainError::Open(OpenError { image: shown.clone(), backing_depth: 0, cause });
+    let Next { image, given_format, location, recorded, .. } = opened.map_err(failed)?;
+    let summary = inspect.inspect(&image, given_format).map_err(|finding| match finding {
+        Finding::Image(cause) => failed(cause),
+        Finding::Sandbox(error) => ChainError::Sandbox { image: shown.clone(), error },
+    })?;
+    Ok(Layer {
+        image,
+        data: None,
+        extents: Vec::new(),
+        summary,
+        given_format,
+        location,
+        recorded,
+        key: LayerKey::default(),
+    })
+}
+
 /// Opens everything below `first`, with the access `below`.
 fn follow<I: Inspect>(
     gate: &Gate,

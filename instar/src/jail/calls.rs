@@ -108,6 +108,9 @@ const TIOCGWINSZ: u32 = 0x5413;
 const PUNCH_HOLE_KEEP_SIZE: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).unsigned_abs();
 const ZERO_RANGE: u32 = libc::FALLOC_FL_ZERO_RANGE.unsigned_abs();
 const DONT_NEED: u32 = libc::POSIX_FADV_DONTNEED.unsigned_abs();
+/// Second argument of lseek.
+const SEEK_DATA: u32 = libc::SEEK_DATA.unsigned_abs();
+const SEEK_HOLE: u32 = libc::SEEK_HOLE.unsigned_abs();
 const GET_FLAGS: u32 = libc::F_GETFD.unsigned_abs();
 const EXECUTABLE: u32 = libc::PROT_EXEC.unsigned_abs();
 /// The number that stands for no file.
@@ -139,6 +142,8 @@ pub const CALLS: &[Call] = &[
 
     // Image files, all of them open.
     call("pread64", libc::SYS_pread64, &[], All, Everywhere, "reads images"),
+    call("lseek", libc::SYS_lseek, &[is(2, SEEK_DATA)], Writers, Somewhere, "finds what a file holds, so that holes need no comparing"),
+    call("lseek", libc::SYS_lseek, &[is(2, SEEK_HOLE)], Writers, Somewhere, "finds the end of what a file holds"),
     call("pwrite64", libc::SYS_pwrite64, &[], Writers, Everywhere, "writes images"),
     call("fdatasync", libc::SYS_fdatasync, &[], Writers, Everywhere, "makes durable what was written"),
     call("ftruncate", libc::SYS_ftruncate, &[], Writers, Everywhere, "lengthens and shortens images"),

@@ -66,6 +66,11 @@ impl BlocksTarget {
         })
     }
 
+    /// The image as a layer that is read, with everything that was put.
+    pub(crate) fn layer(&mut self) -> &mut dyn Layer {
+        &mut self.blocks
+    }
+
     /// Before the first write of all.
     pub(super) fn begin(&mut self, storage: &mut dyn Storage) -> Result<()> {
         if core::mem::replace(&mut self.has_begun, true) {

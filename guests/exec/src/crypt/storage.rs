@@ -10,7 +10,9 @@ use core::ops::Range;
 
 use super::cipher::{SECTOR, SectorCipher};
 use crate::bytes::to_index;
-use crate::storage::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError};
+use crate::storage::{
+    CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, Verdict, compare_by_reading,
+};
 
 /// How much is encrypted or decrypted at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -199,27 +201,12 @@ impl Storage for Unlocked<'_> {
         &mut self,
         device: DeviceId,
         segments: &[CompareSegment],
-        differs: &mut Vec<bool>,
+        verdicts: &mut Vec<Verdict>,
     ) -> Result<(), StorageError> {
-        if !device.is_plain() && segments.iter().all(|segment| !segment.other.is_plain()) {
-            return self.storage.compare(device, segments, differs);
+        if !device.is_plain() && segments.iter().all(|segment| segment.other.is_none_or(|other| !other.is_plain())) {
+            return self.storage.compare(device, segments, verdicts);
         }
-        let mut buffers = [Vec::new(), Vec::new()];
-        for segment in segments {
-            let (mut done, mut found) = (0, false);
-            while done < segment.length_bytes && !found {
-                let length = to_index((segment.length_bytes - done).min(PIECE_BYTES as u64));
-                let sides = [(device, segment.offset), (segment.other, segment.other_offset)];
-                for (buffer, (side, offset)) in buffers.iter_mut().zip(sides) {
-                    buffer.resize(length, 0);
-                    self.read(side, offset + done, buffer)?;
-                }
-                found = buffers[0] != buffers[1];
-                done += length as u64;
-            }
-            differs.push(found);
-        }
-        Ok(())
+        compare_by_reading(self, device, segments, verdicts)
     }
 
     fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {

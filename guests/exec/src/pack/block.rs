@@ -13,6 +13,9 @@ const CODE_LENGTHS: usize = 19;
 /// The order in which the lengths of the code length code stand in a block.
 const CODE_LENGTH_ORDER: [usize; CODE_LENGTHS] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
+/// The longest stored block, in bytes.
+const STORED_BYTES_MAX: usize = 65_535;
+
 /// Bits on their way into bytes, lowest first.
 #[derive(Default)]
 pub(super) struct Bits {
@@ -21,13 +24,14 @@ pub(super) struct Bits {
 }
 
 impl Bits {
+    /// Appends at most 32 bits.
     fn put(&mut self, value: usize, count: u32, into: &mut Vec<u8>) {
         self.waiting |= (value as u64) << self.count;
         self.count += count;
-        while self.count >= 8 {
-            into.push(self.waiting.to_le_bytes()[0]);
-            self.waiting >>= 8;
-            self.count -= 8;
+        if self.count >= 32 {
+            into.extend_from_slice(&self.waiting.to_le_bytes()[..4]);
+            self.waiting >>= 32;
+            self.count -= 32;
         }
     }
 
@@ -37,8 +41,10 @@ impl Bits {
 
     /// Fills the last byte up with zeros.
     pub(super) fn finish(&mut self, into: &mut Vec<u8>) {
-        if self.count > 0 {
-            self.put(0, 8 - self.count, into);
+        while self.count > 0 {
+            into.push(self.waiting.to_le_bytes()[0]);
+            self.waiting >>= 8;
+            self.count = self.count.saturating_sub(8);
         }
     }
 }
@@ -78,28 +84,47 @@ fn distance_symbol(distance: usize) -> Extra {
     Extra { symbol, value: distance & ((1 << count) - 1), count }
 }
 
-/// A byte as it is, or bytes that have occurred before.
+/// A byte as it is, or bytes that have occurred before: then the length stands above the lower 16 bits and the distance
+/// in them, and the number is larger than any byte.
 #[derive(Clone, Copy)]
-pub(super) enum Token {
-    Literal(u8),
-    Match(Match),
+pub(super) struct Token(u32);
+
+impl Token {
+    pub(super) fn literal(byte: u8) -> Self {
+        Self(byte.into())
+    }
+
+    pub(super) fn repeat(found: Match) -> Self {
+        // Lengths are at most 258 and distances at most 4096.
+        Self(u32::try_from(found.length << 16 | found.distance).unwrap_or(0))
+    }
+
+    /// The byte, or length and distance.
+    fn get(self) -> Result<usize, (usize, usize)> {
+        let (upper, lower) = ((self.0 >> 16) as usize, (self.0 & 0xffff) as usize);
+        if upper == 0 { Ok(lower) } else { Err((upper, lower)) }
+    }
 }
 
-/// Writes a block, in the shorter one of its two forms.
-pub(super) fn write(tokens: &[Token], is_last: bool, bits: &mut Bits, into: &mut Vec<u8>) {
+/// Writes a block that stands for `bytes`, in the shortest one of its three forms.
+pub(super) fn write(tokens: &[Token], bytes: &[u8], is_last: bool, bits: &mut Bits, into: &mut Vec<u8>) {
     let (mut literal_counts, mut distance_counts) = (vec![0; LITERALS], vec![0; DISTANCES]);
     let mut extra_bits = 0;
     literal_counts[END_OF_BLOCK] = 1;
     for token in tokens {
-        match token {
-            Token::Literal(byte) => literal_counts[usize::from(*byte)] += 1,
-            Token::Match(found) => {
-                let (length, distance) = (length_symbol(found.length), distance_symbol(found.distance));
+        match token.get() {
+            Ok(byte) => literal_counts[byte] += 1,
+            Err((length, distance)) => {
+                let (length, distance) = (length_symbol(length), distance_symbol(distance));
                 literal_counts[length.symbol] += 1;
                 distance_counts[distance.symbol] += 1;
                 extra_bits += length.count + distance.count;
             }
         }
+    }
+    bits.put(usize::from(is_last), 1, into);
+    if tokens.len() == bytes.len() && is_noise(&literal_counts[..END_OF_BLOCK], bytes.len()) {
+        return write_stored(bytes, bits, into);
     }
     let own = [lengths(&literal_counts, 15), lengths(&distance_counts, 15)];
     let head = Head::new(&own);
@@ -110,8 +135,11 @@ pub(super) fn write(tokens: &[Token], is_last: bool, bits: &mut Bits, into: &mut
         of(&literal_counts, &lengths[0]) + of(&distance_counts, &lengths[1]) + extra_bits
     };
     let fixed = fixed_lengths();
-    bits.put(usize::from(is_last), 1, into);
-    let chosen = if size(&own) + head.size() < size(&fixed) {
+    let (own_size, fixed_size) = (size(&own) + head.size(), size(&fixed));
+    if own_size.min(fixed_size) as usize >= (bytes.len() + 5) * 8 && bytes.len() <= STORED_BYTES_MAX {
+        return write_stored(bytes, bits, into);
+    }
+    let chosen = if own_size < fixed_size {
         bits.put(2, 2, into);
         head.write(bits, into);
         own
@@ -121,10 +149,10 @@ pub(super) fn write(tokens: &[Token], is_last: bool, bits: &mut Bits, into: &mut
     };
     let (literals, distances) = (codes(&chosen[0]), codes(&chosen[1]));
     for token in tokens {
-        match token {
-            Token::Literal(byte) => bits.put_code(literals[usize::from(*byte)], into),
-            Token::Match(found) => {
-                let (length, distance) = (length_symbol(found.length), distance_symbol(found.distance));
+        match token.get() {
+            Ok(byte) => bits.put_code(literals[byte], into),
+            Err((length, distance)) => {
+                let (length, distance) = (length_symbol(length), distance_symbol(distance));
                 bits.put_code(literals[length.symbol], into);
                 bits.put(length.value, length.count, into);
                 bits.put_code(distances[distance.symbol], into);
@@ -133,6 +161,26 @@ pub(super) fn write(tokens: &[Token], is_last: bool, bits: &mut Bits, into: &mut
         }
     }
     bits.put_code(literals[END_OF_BLOCK], into);
+}
+
+/// Whether no code can make so many bytes much shorter. The sum of the squares of the frequencies gives a lower bound of a
+/// byte's share: where all bytes are about as frequent as each other, that is nearly eight bits.
+pub(super) fn is_noise(counts: &[u32], length: usize) -> bool {
+    let squares: u64 = counts.iter().map(|count| u64::from(*count) * u64::from(*count)).sum();
+    // 2^0.05 is 1.035: what could be gained is less than a twentieth of a bit a byte.
+    let length = length as u64;
+    length <= STORED_BYTES_MAX as u64 && squares * 256 * 1000 <= length * length * 1035
+}
+
+/// Writes a block of bytes as they are.
+fn write_stored(bytes: &[u8], bits: &mut Bits, into: &mut Vec<u8>) {
+    bits.put(0, 2, into);
+    bits.finish(into);
+    // At most [`STORED_BYTES_MAX`].
+    let length = u16::try_from(bytes.len()).unwrap_or(0);
+    into.extend_from_slice(&length.to_le_bytes());
+    into.extend_from_slice(&(!length).to_le_bytes());
+    into.extend_from_slice(bytes);
 }
 
 /// The code lengths that every reader knows; the last two symbols of each never occur but belong to the code.

@@ -9,6 +9,10 @@ use super::matches::{Match, Window};
 const BLOCK_TOKENS: usize = 16_384;
 /// A match of this length is taken without a look at the next position.
 const PATIENT_BELOW_BYTES: usize = 32;
+/// After so many positions in a row without a match every second one is tried, after twice as many every third, and so on.
+const MISSES_A_STEP: usize = 64;
+/// The most positions that are passed over.
+const STEP_MAX: usize = 32;
 
 /// Deflates one cluster after the other.
 pub(super) struct Deflater {
@@ -18,7 +22,7 @@ pub(super) struct Deflater {
 
 impl Deflater {
     pub(super) fn new() -> Self {
-        Self { window: Window::new(), tokens: Vec::with_capacity(BLOCK_TOKENS) }
+        Self { window: Window::new(), tokens: Vec::with_capacity(BLOCK_TOKENS + STEP_MAX) }
     }
 
     /// Appends the stream for `bytes`. Stops early, with a stream that is of no use, where it gets longer than the bytes.
@@ -26,36 +30,47 @@ impl Deflater {
         self.window.clear();
         self.tokens.clear();
         let mut bits = Bits::default();
-        let mut position = 0;
+        let (mut position, mut block_start, mut misses) = (0, 0, 0);
         let mut found = self.window.find(bytes, position, 0);
         while position < bytes.len() {
             self.window.insert(bytes, position);
-            let next = if found.length < PATIENT_BELOW_BYTES {
-                self.window.find(bytes, position + 1, found.length)
-            } else {
-                Match::default()
-            };
-            if found.length == 0 || next.length > found.length {
-                self.tokens.push(Token::Literal(bytes[position]));
-                position += 1;
-                found = next;
-            } else {
-                self.tokens.push(Token::Match(found));
-                for passed in position + 1..position + found.length {
-                    self.window.insert(bytes, passed);
-                }
-                position += found.length;
+            if found.length == 0 {
+                misses += 1;
+                // Where nothing repeats there is little to be lost by looking less often.
+                let step = (1 + misses / MISSES_A_STEP).min(STEP_MAX).min(bytes.len() - position);
+                self.tokens.extend(bytes[position..position + step].iter().map(|byte| Token::literal(*byte)));
+                position += step;
                 found = self.window.find(bytes, position, 0);
+            } else {
+                misses = 0;
+                let next = if found.length < PATIENT_BELOW_BYTES {
+                    self.window.find(bytes, position + 1, found.length)
+                } else {
+                    Match::default()
+                };
+                if next.length > found.length {
+                    self.tokens.push(Token::literal(bytes[position]));
+                    position += 1;
+                    found = next;
+                } else {
+                    self.tokens.push(Token::repeat(found));
+                    for passed in position + 1..position + found.length {
+                        self.window.insert(bytes, passed);
+                    }
+                    position += found.length;
+                    found = self.window.find(bytes, position, 0);
+                }
             }
-            if self.tokens.len() == BLOCK_TOKENS && position < bytes.len() {
-                block::write(&self.tokens, false, &mut bits, into);
+            if self.tokens.len() >= BLOCK_TOKENS && position < bytes.len() {
+                block::write(&self.tokens, &bytes[block_start..position], false, &mut bits, into);
                 self.tokens.clear();
+                block_start = position;
                 if into.len() >= bytes.len() {
                     return;
                 }
             }
         }
-        block::write(&self.tokens, true, &mut bits, into);
+        block::write(&self.tokens, &bytes[block_start..], true, &mut bits, into);
         bits.finish(into);
     }
 }

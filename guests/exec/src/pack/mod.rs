@@ -11,6 +11,9 @@ use instar_formats::qcow2::CompressionType;
 
 use deflate::Deflater;
 
+/// How many of a cluster's first bytes tell whether it may be noise.
+const NOISE_BYTES: usize = 16 << 10;
+
 /// Packs clusters of one image; keeps its buffers from one cluster to the next.
 pub struct Packer {
     compression: CompressionType,
@@ -31,10 +34,26 @@ impl Packer {
         match self.compression {
             CompressionType::Zlib => self.deflater.deflate(cluster, &mut self.packed),
             CompressionType::Zstd => {
-                ruzstd::encoding::compress(cluster, &mut self.packed, ruzstd::encoding::CompressionLevel::Fastest)
+                if self.is_noise(cluster) {
+                    return None;
+                }
+                ruzstd::encoding::compress(cluster, &mut self.packed, ruzstd::encoding::CompressionLevel::Fastest);
             }
         }
         (self.packed.len() < cluster.len()).then_some(&self.packed[..])
+    }
+
+    /// Whether the faster one of the two packers finds nothing to be gained.
+    fn is_noise(&mut self, cluster: &[u8]) -> bool {
+        let mut counts = [0; 256];
+        cluster[..cluster.len().min(NOISE_BYTES)].iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+        if !block::is_noise(&counts, cluster.len().min(NOISE_BYTES)) {
+            return false;
+        }
+        self.deflater.deflate(cluster, &mut self.packed);
+        let is_noise = self.packed.len() >= cluster.len();
+        self.packed.clear();
+        is_noise
     }
 }
 

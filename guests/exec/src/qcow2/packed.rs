@@ -55,6 +55,8 @@ impl Qcow2Target {
         if L2Entry::compressed(&geometry, highest, length).is_none() {
             return Ok(false);
         }
+        // The table first, so that packed bytes are what the file ends with.
+        self.own_l2_table(storage, cluster << geometry.cluster_bits)?;
         let offset = self.place_packed(storage, length)?;
         if offset != self.packed_end.offset || self.packed_end.waiting.len() >= WAITING_BYTES_MAX {
             self.write_packed(storage)?;

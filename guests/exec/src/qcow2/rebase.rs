@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 
 use instar_abi::report::error_kind;
 use instar_formats::qcow2::{Access, Header};
-use instar_plan::extent::Extent;
 use instar_plan::rebase::{HeaderWrite, plan_header_writes};
 
 use super::image::read_header;
@@ -20,14 +19,9 @@ impl Qcow2Target {
         &self.image.header
     }
 
-    /// What the image itself holds in `start..end`, which lies within the virtual size.
-    ///
-    /// # Errors
-    /// If the metadata contradicts itself.
-    pub(crate) fn own_extents(&mut self, storage: &mut dyn Storage, start: u64, end: u64) -> Result<Vec<Extent>> {
-        let mut extents = Vec::new();
-        self.image.map(storage, start, end, &mut extents)?;
-        Ok(extents)
+    /// The image as a layer that is read, with everything that was put.
+    pub(crate) fn layer(&mut self) -> &mut dyn Layer {
+        &mut self.image
     }
 
     /// Replaces the header, whose tables are still the image's own. Everything put must be visible already.

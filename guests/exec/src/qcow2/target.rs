@@ -311,7 +311,7 @@ impl Qcow2Target {
     }
 
     /// Offset of the L2 table for a guest offset; makes one, or a copy of one that a snapshot shares.
-    fn own_l2_table(&mut self, storage: &mut dyn Storage, guest_offset: u64) -> Result<u64> {
+    pub(super) fn own_l2_table(&mut self, storage: &mut dyn Storage, guest_offset: u64) -> Result<u64> {
         let geometry = self.image.geometry;
         let old = self.image.l2_table(guest_offset);
         if let Some(table) = old

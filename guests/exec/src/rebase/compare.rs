@@ -1,5 +1,7 @@
-//! Compares what two chains show: where both have plain bytes the devices compare them, and only what differs is read.
+//! Compares what two chains show: devices compare plain bytes with each other and with zeros, unit by unit, so that none of
+//! them enters the sandbox; only what is compressed is read.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use instar_plan::extent::Source;
@@ -7,32 +9,41 @@ use instar_plan::planted::{self, Bug};
 use instar_plan::rebase::{Comparison, Verdicts};
 
 use super::reader::{BUFFER_BYTES, Reader};
+use super::safe::Window;
 use crate::bytes::to_index;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::report::Failure;
-use crate::storage::{CompareSegment, DeviceId, Storage};
-
-/// Shorter ranges are compared here: a device's answer for each would cost more than the bytes.
-const DEVICE_COMPARES_FROM_BYTES: u64 = 32 << 10;
+use crate::storage::{CompareSegment, DeviceId, Storage, Verdict};
 
 /// Two sides that are compared.
 pub(super) struct Comparer {
     old: Reader,
     new: Reader,
+    unit_bytes: u64,
 }
 
-/// What a device is asked, and for which range.
+/// What a device is asked.
 #[derive(Default)]
 struct Questions {
-    device: u32,
     segments: Vec<CompareSegment>,
-    ranges: Vec<Comparison>,
+    places: Vec<Place>,
+}
+
+/// What a segment stands for.
+struct Place {
+    /// Index of the window.
+    window: usize,
+    /// Where on the disk it begins.
+    guest_offset: u64,
+    /// Whether the device's bytes are those of the old chain.
+    is_old: bool,
 }
 
 impl Comparer {
-    pub(super) fn new(job: &Job<'_>) -> Self {
-        Self { old: Reader::new(job), new: Reader::new(job) }
+    /// For windows whose units are `unit_bytes` long.
+    pub(super) fn new(job: &Job<'_>, unit_bytes: u64) -> Self {
+        Self { old: Reader::new(job), new: Reader::new(job), unit_bytes }
     }
 
     /// What reads the old chain.
@@ -40,71 +51,87 @@ impl Comparer {
         &mut self.old
     }
 
-    /// Compares the ranges of a window, and records in `verdicts` what they have shown.
+    /// Compares the ranges of windows, and records in their verdicts what has been seen.
     ///
     /// # Errors
     /// If a device refuses, or a compressed cluster does not unpack.
-    pub(super) fn compare(
-        &mut self,
-        storage: &mut dyn Storage,
-        comparisons: &[Comparison],
-        verdicts: &mut Verdicts,
-    ) -> Result<()> {
+    pub(super) fn compare(&mut self, storage: &mut dyn Storage, windows: &mut [Window]) -> Result<()> {
         if planted::is(Bug::EverythingComparesEqual) {
             return Ok(());
         }
-        let mut questions = Questions::default();
-        for comparison in comparisons {
-            match (comparison.old, comparison.new) {
-                (Source::Data { device, host_offset }, Source::Data { device: other, host_offset: other_offset })
-                    if comparison.length_bytes >= DEVICE_COMPARES_FROM_BYTES =>
-                {
-                    if questions.device != device {
-                        self.ask(storage, &mut questions, verdicts)?;
-                        questions.device = device;
-                    }
-                    let mut done = 0;
-                    while done < comparison.length_bytes {
-                        let length_bytes = (comparison.length_bytes - done).min(BUFFER_BYTES);
-                        questions.segments.push(CompareSegment {
-                            offset: host_offset + done,
-                            other: DeviceId(other),
-                            other_offset: other_offset + done,
-                            length_bytes,
-                        });
-                        questions.ranges.push(Comparison {
-                            guest_offset: comparison.guest_offset + done,
-                            length_bytes,
-                            old: comparison.old.advanced(done),
-                            new: comparison.new.advanced(done),
-                        });
-                        done += length_bytes;
-                    }
+        let mut questions: BTreeMap<u32, Questions> = BTreeMap::new();
+        for (index, window) in windows.iter_mut().enumerate() {
+            for comparison in &window.comparisons {
+                if !self.gather(index, comparison, &window.verdicts, &mut questions) {
+                    self.look(storage, comparison, &mut window.verdicts)?;
                 }
-                _ => self.look(storage, comparison, verdicts)?,
             }
         }
-        self.ask(storage, &mut questions, verdicts)
+        questions.into_iter().try_for_each(|(device, questions)| self.ask(storage, device, &questions, windows))
     }
 
-    /// Has the devices compare, and looks at what differs.
-    fn ask(&mut self, storage: &mut dyn Storage, questions: &mut Questions, verdicts: &mut Verdicts) -> Result<()> {
-        let mut differs = Vec::with_capacity(questions.segments.len());
-        if !questions.segments.is_empty() {
-            storage
-                .compare(DeviceId(questions.device), &questions.segments, &mut differs)
-                .map_err(|error| Failure::storage(self.old.layer(error.device.0), error))?;
-        }
-        questions.segments.clear();
-        for (range, differs) in questions.ranges.drain(..).zip(differs) {
-            if differs {
-                self.look(storage, &range, verdicts)?;
-                continue;
+    /// Adds a comparison to what the devices are asked; tells whether they can answer it.
+    fn gather(
+        &self,
+        window: usize,
+        comparison: &Comparison,
+        verdicts: &Verdicts,
+        questions: &mut BTreeMap<u32, Questions>,
+    ) -> bool {
+        let (device, offset, other, is_old) = match (comparison.old, comparison.new) {
+            (Source::Data { device, host_offset }, Source::Data { device: other, host_offset: other_offset }) => {
+                (device, host_offset, Some((DeviceId(other), other_offset)), true)
             }
-            let mut place = range.guest_offset;
-            while place < range.end() {
-                // Equal bytes may be zeros, but nobody has looked.
-                verdicts.record(place, false, false);
+            (Source::Data { device, host_offset }, Source::Zero) => (device, host_offset, None, true),
+            (Source::Zero, Source::Data { device, host_offset }) => (device, host_offset, None, false),
+            _ => return false,
+        };
+        let asked = questions.entry(device).or_default();
+        let mut position = comparison.guest_offset;
+        while position < comparison.end() {
+            // Units that belong to the comparison whole make one segment; parts of units one each.
+            let whole_end = comparison.end() - (comparison.end() - position) % self.unit_bytes;
+            let is_whole = position.is_multiple_of(self.unit_bytes) && whole_end > position;
+            let end = if is_whole { whole_end } else { verdicts.unit_end(position).min(comparison.end()) };
+            let done = position - comparison.guest_offset;
+            asked.segments.push(CompareSegment {
+                offset: offset + done,
+                other: other.map(|(device, _)| device),
+                other_offset: other.map_or(0, |(_, offset)| offset + done),
+                length_bytes: end - position,
+                // Units are no longer than windows.
+                unit_bytes: u32::try_from(self.unit_bytes).unwrap_or(u32::MAX),
+            });
+            asked.places.push(Place { window, guest_offset: position, is_old });
+            position = end;
+        }
+        true
+    }
+
+    /// Has a device compare.
+    fn ask(
+        &mut self,
+        storage: &mut dyn Storage,
+        device: u32,
+        questions: &Questions,
+        windows: &mut [Window],
+    ) -> Result<()> {
+        let mut answers = Vec::new();
+        storage
+            .compare(DeviceId(device), &questions.segments, &mut answers)
+            .map_err(|error| Failure::storage(self.old.layer(error.device.0), error))?;
+        let mut answers = answers.into_iter();
+        for (segment, Place { window, guest_offset, is_old }) in questions.segments.iter().zip(&questions.places) {
+            let verdicts = &mut windows[*window].verdicts;
+            let mut place = *guest_offset;
+            while place < guest_offset + segment.length_bytes {
+                match answers.next() {
+                    // Equal bytes may be zeros, but nobody has looked.
+                    Some(Verdict::Equal) if *is_old => verdicts.record(place, false, false),
+                    Some(Verdict::Equal) | None => {}
+                    Some(Verdict::Differs) => verdicts.record(place, true, !is_old),
+                    Some(Verdict::DiffersFromZeros) => verdicts.record(place, true, true),
+                }
                 place = verdicts.unit_end(place);
             }
         }

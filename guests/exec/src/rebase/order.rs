@@ -59,6 +59,12 @@ impl Order {
         })
     }
 
+    /// The layer that the overlay will be based on; `None` where the job does not have it.
+    pub(super) fn parent(&self) -> Option<u32> {
+        let joined = u32::try_from(self.join).ok().and_then(|join| self.old.start.checked_add(join));
+        if self.new.is_empty() { joined.filter(|layer| self.old.contains(layer)) } else { Some(self.new.start) }
+    }
+
     /// What the header is to say.
     pub(super) fn backing(&self) -> NewBacking<'_> {
         NewBacking { name: &self.name, format_name: &self.format_name }

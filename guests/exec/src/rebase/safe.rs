@@ -1,50 +1,50 @@
 //! The safe rebase: window by window, the overlay receives what the old chain shows and the new one does not.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
-use instar_abi::report::{RebaseReport, error_kind};
-use instar_formats::qcow2::Access;
-use instar_formats::qcow2::geometry::Geometry;
+use instar_abi::report::RebaseReport;
 use instar_plan::extent::{Extent, Source};
 use instar_plan::planted::{self, Bug};
-use instar_plan::rebase::{Comparison, Packing, Received, Verdicts, plan_comparisons, plan_header, plan_rebase_qcow2};
+use instar_plan::rebase::{Comparison, Received, Verdicts, plan_comparisons};
 
 use super::chains::{Chains, Views};
 use super::compare::Comparer;
+use super::heading::Heading;
 use super::order::Order;
-use crate::bytes::to_index;
+use super::overlay::Overlay;
 use crate::job::Job;
 use crate::layer::Result;
-use crate::open::open_qcow2;
-use crate::pack::Packer;
-use crate::qcow2::Qcow2Target;
-use crate::report::Failure;
 use crate::storage::Storage;
-use crate::target::Target;
 
 /// The most bytes of the disk that are looked at together: what bounds the lists of extents.
 const WINDOW_BYTES_MAX: u64 = 16 << 20;
+/// How much is compared together, so that a request is paid for once a gather of windows.
+const GATHERED_BYTES_MAX: u64 = 256 << 20;
+/// The most extents that gathered windows may have: what bounds their memory.
+const GATHERED_EXTENTS_MAX: usize = 8192;
 
-/// Rebases the overlay onto a chain that may show other bytes. The header is known to be writable.
+/// Rebases the overlay onto a chain that may show other bytes. The heading is known to be writable.
 ///
 /// # Errors
 /// If an image cannot be read, or the overlay not be written. The overlay shows what it showed all the same.
-pub(super) fn rebase(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) -> Result<RebaseReport> {
-    let image = open_qcow2(storage, job, 0, Access::ReadWrite)?;
+pub(super) fn rebase(
+    storage: &mut dyn Storage,
+    job: &Job<'_>,
+    order: &Order,
+    heading: &Heading,
+) -> Result<RebaseReport> {
+    let mut overlay = Overlay::open(storage, job, order)?;
     let chains = Chains::open(storage, job, order)?;
-    // A chain may lie below the overlay before or after: an unallocated cluster is never as good as a zero one.
-    let overlay = Qcow2Target::new(storage, image, true)?;
+    let window_bytes = overlay.target().window_bytes().min(WINDOW_BYTES_MAX);
+    let unit_bytes = overlay.unit_bytes(window_bytes);
     let mut work = Work {
-        geometry: overlay.header().geometry(),
-        size_bytes: overlay.size_bytes(),
-        window_bytes: overlay.window_bytes().min(WINDOW_BYTES_MAX),
-        packing: if order.compresses { Packing::WholeClusters } else { Packing::Never },
-        packer: Packer::new(overlay.header().compression_type),
-        cluster: vec![0; if order.compresses { to_index(overlay.header().cluster_size_bytes()) } else { 0 }],
+        size_bytes: overlay.target().size_bytes(),
+        window_bytes,
+        unit_bytes,
+        cluster_size_bytes: overlay.cluster_size_bytes(),
         overlay,
         chains,
-        comparer: Comparer::new(job),
+        comparer: Comparer::new(job, unit_bytes),
         report: RebaseReport { clusters_copied: 0, bytes_copied: 0 },
     };
     // All metadata is read once before anything is written, so that broken tables are found while nothing has changed.
@@ -54,31 +54,34 @@ pub(super) fn rebase(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) ->
         Ok(())
     })?;
     storage.progress(0, total_bytes);
-    let mut done_bytes = 0;
+    let (mut done_bytes, mut waiting) = (0, Gathered::default());
     work.for_each_window(storage, |work, storage, window| {
-        done_bytes += window.read_bytes();
-        work.carry_over(storage, window)?;
-        storage.progress(done_bytes, total_bytes);
+        waiting.push(window);
+        if waiting.is_full() {
+            done_bytes += waiting.bytes;
+            work.carry_over(storage, core::mem::take(&mut waiting).windows)?;
+            storage.progress(done_bytes, total_bytes);
+        }
         Ok(())
     })?;
+    work.carry_over(storage, waiting.windows)?;
+    storage.progress(total_bytes, total_bytes);
     if !planted::is(Bug::HeaderSwitchedTooEarly) {
-        work.overlay.make_visible(storage)?;
+        work.overlay.target().make_visible(storage)?;
     }
-    let header = plan_header(work.overlay.header(), &order.backing())
-        .map_err(|error| Failure::new(error_kind::JOB, 0, error))?;
-    work.overlay.replace_header(storage, header)?;
+    work.overlay.change_heading(storage, order, heading)?;
     if planted::is(Bug::HeaderSwitchedTooEarly) {
-        work.overlay.make_visible(storage)?;
+        work.overlay.target().make_visible(storage)?;
     }
     Ok(work.report)
 }
 
 /// A part of the disk in which something has to be compared.
-struct Window {
+pub(super) struct Window {
     own: Vec<Extent>,
     views: Views,
-    comparisons: Vec<Comparison>,
-    verdicts: Verdicts,
+    pub(super) comparisons: Vec<Comparison>,
+    pub(super) verdicts: Verdicts,
 }
 
 impl Window {
@@ -87,16 +90,35 @@ impl Window {
     }
 }
 
+/// Windows that are compared together.
+#[derive(Default)]
+struct Gathered {
+    windows: Vec<Window>,
+    bytes: u64,
+    extents: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, window: Window) {
+        self.bytes += window.read_bytes();
+        let views = window.views.old.len() + window.views.new.len();
+        self.extents += window.own.len() + views + window.comparisons.len();
+        self.windows.push(window);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= GATHERED_BYTES_MAX || self.extents >= GATHERED_EXTENTS_MAX
+    }
+}
+
 /// Everything that takes part.
 struct Work {
-    geometry: Geometry,
     size_bytes: u64,
     window_bytes: u64,
-    packing: Packing,
-    packer: Packer,
-    /// A cluster that is about to be packed.
-    cluster: Vec<u8>,
-    overlay: Qcow2Target,
+    /// The smallest part of the overlay that can be received by itself.
+    unit_bytes: u64,
+    cluster_size_bytes: u64,
+    overlay: Overlay,
     chains: Chains,
     comparer: Comparer,
     report: RebaseReport,
@@ -130,16 +152,19 @@ impl Work {
             return Ok(None);
         }
         let Some(views) = self.chains.views(storage, start, end)? else { return Ok(None) };
-        let mut verdicts = Verdicts::new(start, end, self.geometry.subcluster_size_bytes());
+        let mut verdicts = Verdicts::new(start, end, self.unit_bytes);
         let comparisons = plan_comparisons(&own, &views.old, &views.new, &mut verdicts);
         Ok((!comparisons.is_empty()).then_some(Window { own, views, comparisons, verdicts }))
     }
 
-    /// Gives the overlay what it would no longer show in a window.
-    fn carry_over(&mut self, storage: &mut dyn Storage, mut window: Window) -> Result<()> {
-        self.comparer.compare(storage, &window.comparisons, &mut window.verdicts)?;
-        let received =
-            plan_rebase_qcow2(&self.geometry, self.packing, &window.own, &window.views.old, &window.verdicts);
+    /// Gives the overlay what it would no longer show in some windows.
+    fn carry_over(&mut self, storage: &mut dyn Storage, mut windows: Vec<Window>) -> Result<()> {
+        self.comparer.compare(storage, &mut windows)?;
+        windows.into_iter().try_for_each(|window| self.receive(storage, &window))
+    }
+
+    fn receive(&mut self, storage: &mut dyn Storage, window: &Window) -> Result<()> {
+        let received = self.overlay.plan(&window.own, &window.views.old, &window.verdicts);
         if received.plain.is_empty() && received.packed.is_empty() {
             return Ok(());
         }
@@ -147,29 +172,17 @@ impl Work {
             self.overlay.check_packing()?;
         }
         self.count(&received);
-        self.overlay.announce(storage, &received.plain)?;
+        let target = self.overlay.target();
+        target.announce(storage, &received.plain)?;
         for pieces in &received.packed {
-            self.overlay.announce(storage, pieces)?;
+            target.announce(storage, pieces)?;
         }
-        self.overlay.announced(storage)?;
-        self.overlay.put(storage, self.chains.old(), &received.plain)?;
-        for pieces in &received.packed {
-            self.put_packed(storage, pieces)?;
-        }
-        if self.overlay.is_under_pressure() { self.overlay.make_visible(storage) } else { Ok(()) }
-    }
-
-    /// Stores a cluster packed, or as it is where that is not shorter.
-    fn put_packed(&mut self, storage: &mut dyn Storage, pieces: &[Extent]) -> Result<()> {
-        let Some(first) = pieces.first() else { return Ok(()) };
-        self.comparer.old().fill(storage, pieces, &mut self.cluster)?;
-        if let Some(packed) = self.packer.pack(&self.cluster) {
-            let cluster = self.geometry.cluster_index(first.guest_offset);
-            if self.overlay.put_packed(storage, cluster, packed)? {
-                return Ok(());
-            }
-        }
-        self.overlay.put(storage, self.chains.old(), pieces)
+        target.announced(storage)?;
+        target.put(storage, self.chains.old(), &received.plain)?;
+        let left_over = self.overlay.put_packed(storage, self.comparer.old(), received.packed)?;
+        self.overlay.target().put(storage, self.chains.old(), &left_over)?;
+        let target = self.overlay.target();
+        if target.is_under_pressure() { target.make_visible(storage) } else { Ok(()) }
     }
 
     /// Adds to the tally; a cluster that several extents share counts once.
@@ -178,8 +191,8 @@ impl Work {
         let mut extents: Vec<&Extent> = received.plain.iter().chain(received.packed.iter().flatten()).collect();
         extents.sort_unstable_by_key(|extent| extent.guest_offset);
         for extent in extents {
-            let first = self.geometry.cluster_index(extent.guest_offset).max(counted);
-            counted = self.geometry.clusters_for(extent.end()).max(counted);
+            let first = (extent.guest_offset / self.cluster_size_bytes).max(counted);
+            counted = extent.end().div_ceil(self.cluster_size_bytes).max(counted);
             self.report.clusters_copied += counted - first;
             self.report.bytes_copied += extent.length_bytes;
         }

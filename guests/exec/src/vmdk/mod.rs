@@ -1,4 +1,4 @@
-//! vmdk images: read as a layer, written as the base of a commit, emptied as an overlay.
+//! vmdk images: read as a layer, written as the base of a commit or the overlay of a rebase, emptied as an overlay.
 //!
 //! An image is one sparse file with its descriptor inside, or a descriptor file with extent files beside it; those are the
 //! layer's data devices, in the order of [`instar_formats::vmdk::Descriptor::file_index`].
@@ -8,6 +8,7 @@ mod describe;
 mod empty;
 mod image;
 mod packer;
+mod parent;
 mod sparse;
 mod target;
 mod writer;
@@ -17,4 +18,5 @@ pub use empty::VmdkEmptier;
 pub use image::Image;
 pub use target::{Neighbours, VmdkTarget};
 
+pub(crate) use parent::DescriptorChange;
 pub(crate) use target::stale_parent;

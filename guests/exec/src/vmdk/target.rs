@@ -32,6 +32,8 @@ pub struct Neighbours {
     pub is_parent_of_vmdk: bool,
     /// The identifier of the layer below, if that is a vmdk image.
     pub parent_cid: Option<Cid>,
+    /// Whether there is a layer below, or will be.
+    pub has_backing: bool,
 }
 
 /// A vmdk image that is written.
@@ -39,6 +41,7 @@ pub struct VmdkTarget {
     image: Image,
     writers: Vec<PieceWriter>,
     window_bytes: u64,
+    has_backing: bool,
     keeps_cid: bool,
     receives: bool,
     /// Why the layer below cannot be relied on, if so.
@@ -74,7 +77,19 @@ impl VmdkTarget {
         }
         let wanted = image.descriptor.parent_cid;
         let refusal = neighbours.parent_cid.filter(|own| *own != wanted).map(|own| stale_parent(layer, wanted, own));
-        Ok(Self { image, writers, window_bytes, keeps_cid: neighbours.is_parent_of_vmdk, receives: false, refusal })
+        let Neighbours { is_parent_of_vmdk: keeps_cid, has_backing, .. } = neighbours;
+        Ok(Self { image, writers, window_bytes, has_backing, keeps_cid, receives: false, refusal })
+    }
+
+    /// The image as a layer that is read, with everything that was put.
+    pub(crate) fn layer(&mut self) -> &mut dyn Layer {
+        &mut self.image
+    }
+
+    /// Whether everything that is put gets packed.
+    pub(crate) fn packs(&self) -> bool {
+        let is_packed = |body: &Body| matches!(body, Body::Sparse(sparse) if sparse.header.compression.is_some());
+        self.image.pieces.iter().all(|piece| is_packed(&piece.body))
     }
 
     /// Stores another content identifier: who knows the image by the old one must not take the new content for the old.
@@ -141,7 +156,7 @@ impl Target for VmdkTarget {
     }
 
     fn put(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], sources: &[Extent]) -> Result<()> {
-        let mut below = Below { layers: below, refusal: self.refusal.as_ref() };
+        let mut below = Below { layers: below, shows_through: self.has_backing, refusal: self.refusal.as_ref() };
         for (Piece { start, length_bytes, body }, writer) in self.image.pieces.iter_mut().zip(&mut self.writers) {
             let end = *start + *length_bytes;
             let own: Vec<Extent> = sources

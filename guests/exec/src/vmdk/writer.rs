@@ -26,6 +26,8 @@ const EFBIG: i32 = 27;
 pub(super) struct Below<'a> {
     /// The layers, topmost first.
     pub(super) layers: &'a mut [Box<dyn Layer>],
+    /// Whether anything shows through where the image holds nothing, now or once it has another parent.
+    pub(super) shows_through: bool,
     /// Why they cannot be relied on, if so: the topmost one is not the parent that the image was made for.
     pub(super) refusal: Option<&'a Failure>,
 }
@@ -82,7 +84,7 @@ impl Writer {
         let target = SparseTarget {
             geometry,
             start,
-            has_backing: !below.layers.is_empty(),
+            has_backing: below.shows_through,
             is_compressed: sparse.header.compression.is_some(),
         };
         let first_grain = geometry.grain_index(first.guest_offset - start);

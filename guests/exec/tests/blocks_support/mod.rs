@@ -1,4 +1,5 @@
 //! Empty images of the formats that are made of tables and blocks, built byte by byte from the format descriptions.
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
 use instar_abi::job::format;
 

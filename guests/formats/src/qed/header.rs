@@ -13,10 +13,12 @@ pub const IMAGE_SIZE_OFFSET: u64 = 48;
 pub const AUTOCLEAR_OFFSET: u64 = 32;
 /// The most L2 tables, a limit of instar: each takes some bytes of memory.
 pub const TABLES_MAX: u64 = 1 << 20;
+const FEATURES_OFFSET: usize = 16;
 const MAGIC: &[u8] = b"QED\0";
 const CLUSTER_SIZES: core::ops::RangeInclusive<u32> = 4096..=64 << 20;
 const TABLE_SIZES: core::ops::RangeInclusive<u32> = 1..=16;
-const BACKING_NAME_BYTES_MAX: u32 = 1023;
+/// The longest backing name, in bytes.
+pub const BACKING_NAME_BYTES_MAX: u32 = 1023;
 const SECTOR_BYTES: u64 = 512;
 
 /// Bits of [`Header::features`]; whoever does not know one must not touch the image.
@@ -94,7 +96,7 @@ impl Header {
         let field = |offset| le_u32(bytes, offset).unwrap_or(0);
         let long = |offset| le_u64(bytes, offset).unwrap_or(0);
         let (cluster_size, table_size, header_size) = (field(4), field(8), field(12));
-        let features = long(16);
+        let features = long(FEATURES_OFFSET);
         if features & !feature::KNOWN != 0 {
             return Err(QedError::Features(features & !feature::KNOWN));
         }
@@ -129,6 +131,31 @@ impl Header {
         }
         let backing_name = has_name.then_some((name_offset.into(), name_bytes));
         Ok(Self { geometry, features, autoclear_features: long(32), l1_offset, image_size_bytes, backing_name })
+    }
+
+    /// The first bytes of the file with another backing name, or with none: the fixed part of the header, whose bytes are
+    /// `fixed`, and behind it the name. Autoclear bits go, as whenever the image is written.
+    ///
+    /// # Errors
+    /// If the name is longer than [`BACKING_NAME_BYTES_MAX`].
+    pub fn with_backing(fixed: &[u8; HEADER_BYTES], name: &[u8], is_raw: bool) -> Result<Vec<u8>, QedError> {
+        let length = u32::try_from(name.len()).ok().filter(|length| *length <= BACKING_NAME_BYTES_MAX);
+        let length = length.ok_or(QedError::BackingName)?;
+        let mut bytes = fixed.to_vec();
+        let mut features =
+            le_u64(fixed, FEATURES_OFFSET).unwrap_or(0) & !(feature::BACKING_FILE | feature::BACKING_IS_RAW);
+        let mut place = [0; 2];
+        if length != 0 {
+            features |= feature::BACKING_FILE | if is_raw { feature::BACKING_IS_RAW } else { 0 };
+            // At most 64.
+            place = [u32::try_from(HEADER_BYTES).unwrap_or(0), length];
+        }
+        bytes[FEATURES_OFFSET..FEATURES_OFFSET + 8].copy_from_slice(&features.to_le_bytes());
+        bytes[32..40].fill(0);
+        bytes[56..60].copy_from_slice(&place[0].to_le_bytes());
+        bytes[60..64].copy_from_slice(&place[1].to_le_bytes());
+        bytes.extend_from_slice(name);
+        Ok(bytes)
     }
 
     /// The backing name in the bytes that [`Header::backing_name`] points to.
@@ -184,6 +211,21 @@ mod tests {
         assert_eq!(with(40, &65537_u64.to_le_bytes()), Err(QedError::L1Offset(65537)));
         assert_eq!(with(60, &1024_u32.to_le_bytes()), Err(QedError::BackingName));
         assert_eq!(with(56, &65535_u32.to_le_bytes()), Err(QedError::BackingName));
+    }
+
+    #[test]
+    fn attach_and_detach() {
+        let fixed = header().try_into().unwrap();
+        let attached = Header::with_backing(&fixed, b"new.raw", true).unwrap();
+        let parsed = Header::parse(&attached).unwrap();
+        assert_eq!(parsed.features, feature::BACKING_FILE | feature::BACKING_IS_RAW);
+        assert_eq!((parsed.backing_name, &attached[64..]), (Some((64, 7)), &b"new.raw"[..]));
+        let fixed = attached[..HEADER_BYTES].try_into().unwrap();
+        let detached = Header::with_backing(&fixed, b"", false).unwrap();
+        let parsed = Header::parse(&detached).unwrap();
+        assert_eq!((parsed.features, parsed.backing_name, detached.len()), (0, None, HEADER_BYTES));
+        assert_eq!(detached[56..64], [0; 8]);
+        assert_eq!(Header::with_backing(&fixed, &[b'n'; 1024], false), Err(QedError::BackingName));
     }
 
     proptest! {

@@ -5,7 +5,9 @@ mod error;
 mod header;
 
 pub use error::QedError;
-pub use header::{AUTOCLEAR_OFFSET, Geometry, HEADER_BYTES, Header, IMAGE_SIZE_OFFSET, TABLES_MAX, feature};
+pub use header::{
+    AUTOCLEAR_OFFSET, BACKING_NAME_BYTES_MAX, Geometry, HEADER_BYTES, Header, IMAGE_SIZE_OFFSET, TABLES_MAX, feature,
+};
 
 /// The bytes of an L1 or L2 entry.
 pub const ENTRY_BYTES: u64 = 8;

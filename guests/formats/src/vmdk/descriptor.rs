@@ -6,13 +6,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{Cid, ExtentLine, VmdkError};
+use super::{Cid, ExtentLine, PARENT_NAME_BYTES_MAX, VmdkError};
 use crate::bytes::until_zero;
 
 /// How much of a descriptor is read, a limit of qemu-img.
 pub const DESCRIPTOR_BYTES_MAX: u64 = (1 << 20) - 1;
-/// The longest parent name, a limit of qemu-img.
-const PARENT_NAME_BYTES_MAX: usize = 1023;
 /// The most extents, a limit of instar: each is a file of its own.
 pub const EXTENTS_MAX: usize = 255;
 

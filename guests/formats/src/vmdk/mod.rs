@@ -8,6 +8,7 @@ pub mod error;
 mod extent_line;
 pub mod geometry;
 pub mod header;
+mod parent;
 
 pub use cid::Cid;
 pub use descriptor::{DESCRIPTOR_BYTES_MAX, Descriptor};
@@ -16,6 +17,7 @@ pub use error::VmdkError;
 pub use extent_line::{ExtentKind, ExtentLine};
 pub use geometry::Geometry;
 pub use header::{Compression, SparseHeader};
+pub use parent::{PARENT_NAME_BYTES_MAX, with_parent};
 
 /// Everything in a vmdk file is counted in sectors of this many bytes.
 pub const SECTOR_BYTES: u64 = 512;

@@ -15,7 +15,8 @@ use crate::extent::{self, Extent, Source};
 pub enum Packing {
     /// None.
     Never,
-    /// Every cluster with data that the overlay holds no part of: packed clusters are whole clusters.
+    /// Every cluster with data that the overlay holds no part of: packed clusters are whole clusters. In images of version 2,
+    /// which have no zero clusters, zeros count as data.
     WholeClusters,
 }
 
@@ -59,7 +60,9 @@ pub fn plan_rebase_qcow2(
                 );
             }
         }
-        if packing == Packing::WholeClusters && has_data && is_free(own, cluster_start, cluster_end) {
+        // Where no entry can say zeros, packed ones need least room.
+        let packs = packing == Packing::WholeClusters && (has_data || geometry.version < 3);
+        if packs && is_free(own, cluster_start, cluster_end) {
             let mut index = old.partition_point(|extent| extent.end() <= cluster_start);
             let mut whole = Vec::new();
             clip_into(old, &mut index, cluster_start, cluster_end, &mut whole);
@@ -80,7 +83,7 @@ fn is_free(own: &[Extent], start: u64, end: u64) -> bool {
 }
 
 /// Appends what lies in `start..end`; `index` moves on as ranges do.
-fn clip_into(extents: &[Extent], index: &mut usize, start: u64, end: u64, into: &mut Vec<Extent>) {
+pub(super) fn clip_into(extents: &[Extent], index: &mut usize, start: u64, end: u64, into: &mut Vec<Extent>) {
     while extents.get(*index).is_some_and(|extent| extent.end() <= start) {
         *index += 1;
     }
@@ -93,6 +96,7 @@ fn clip_into(extents: &[Extent], index: &mut usize, start: u64, end: u64, into: 
 mod tests {
     use super::*;
     use crate::rebase::plan_comparisons;
+    use alloc::vec;
 
     /// 4096-byte clusters, with or without their 32 subclusters of 128 bytes.
     fn geometry(extended_l2: bool) -> Geometry {
@@ -144,6 +148,17 @@ mod tests {
         let own = [extent(0, END, Source::Absent)];
         let received = received(true, Packing::Never, &own, &[(128, false), (256, false), (1024, true)]);
         assert_eq!(received.plain, [extent(128, 256, data(0x10080)), extent(1024, 128, Source::Zero)]);
+    }
+
+    #[test]
+    fn without_zero_clusters_zeros_are_packed() {
+        let version_2 = Geometry { version: 2, ..geometry(false) };
+        let own = [extent(0, END, Source::Absent)];
+        let old = [extent(0, END, Source::Zero)];
+        let mut verdicts = Verdicts::new(0, END, 4096);
+        verdicts.record(4096, true, true);
+        let received = plan_rebase_qcow2(&version_2, Packing::WholeClusters, &own, &old, &verdicts);
+        assert_eq!((received.plain.len(), received.packed), (0, vec![vec![extent(4096, 4096, Source::Zero)]]));
     }
 
     #[test]

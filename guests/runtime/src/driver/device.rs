@@ -3,11 +3,12 @@
 use alloc::vec::Vec;
 
 use instar_abi::block::{
-    CompareRecord, Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, VendorHeader, kind, request_flag, status,
+    CompareRecord, Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, MAX_VERDICTS, VendorHeader, ZEROS, kind,
+    request_flag, status, verdict,
 };
 use instar_abi::job::device_flag;
 use instar_abi::wire::Wire;
-use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, StorageError};
+use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, StorageError, Verdict};
 
 use super::Transport;
 use super::memory::SharedMemory;
@@ -203,39 +204,66 @@ impl Device {
         &mut self,
         t: &mut dyn Transport,
         segments: &[CompareSegment],
-        differs: &mut Vec<bool>,
+        verdicts: &mut Vec<Verdict>,
     ) -> Result<(), StorageError> {
         self.settle(t)?;
-        for list in segments.chunks(MAX_RECORDS as usize) {
-            for (place, segment) in list.iter().enumerate() {
+        let (mut records, mut units) = (0, 0);
+        for segment in segments {
+            let mut done = 0;
+            while done < segment.length_bytes {
+                if records == MAX_RECORDS || units == MAX_VERDICTS {
+                    self.ask(t, core::mem::take(&mut records), core::mem::take(&mut units), verdicts)?;
+                }
+                let unit_bytes = segment.unit_bytes.max(1);
+                let room_bytes = u64::from(MAX_VERDICTS - units) * u64::from(unit_bytes);
+                let length_bytes = (segment.length_bytes - done).min(room_bytes);
                 let record = CompareRecord {
-                    own_offset_bytes: segment.offset,
-                    other_offset_bytes: segment.other_offset,
-                    length_bytes: segment.length_bytes,
-                    other_device: segment.other.0,
-                    reserved: 0,
+                    own_offset_bytes: self.end(Operation::Compare, segment.offset, done)?,
+                    other_offset_bytes: self.end(Operation::Compare, segment.other_offset, done)?,
+                    length_bytes,
+                    other_device: segment.other.map_or(ZEROS, |other| other.0),
+                    unit_bytes,
                 };
-                self.records().put(place * CompareRecord::SIZE_BYTES, &record);
+                self.records().put(records as usize * RECORD_BYTES, &record);
+                records += 1;
+                // No more than there was room for.
+                units += u32::try_from(length_bytes.div_ceil(unit_bytes.into())).unwrap_or(MAX_VERDICTS);
+                done += length_bytes;
             }
-            let mut header = request(kind::COMPARE, 0, 0);
-            header.record_count = short(list.len());
-            let records = Data {
-                address: self.records().address(0),
-                length_bytes: short(list.len() * CompareRecord::SIZE_BYTES),
-                device_writes: false,
-            };
-            let answers = Data {
-                address: self.records().address(ANSWERS_AT),
-                length_bytes: short(list.len()),
-                device_writes: true,
-            };
-            self.ring.push_with_room(&header, records, answers);
-            self.queued.push(Queued { operation: Operation::Compare, offset: list[0].offset });
-            self.ring(t)?;
-            let mut answered = alloc::vec![0; list.len()];
-            self.records().read(ANSWERS_AT, &mut answered);
-            differs.extend(answered.iter().map(|answer| *answer != 0));
         }
+        self.ask(t, records, units, verdicts)
+    }
+
+    /// Sends a list of comparisons and takes the verdicts.
+    fn ask(
+        &mut self,
+        t: &mut dyn Transport,
+        records: u32,
+        units: u32,
+        verdicts: &mut Vec<Verdict>,
+    ) -> Result<(), StorageError> {
+        if records == 0 {
+            return Ok(());
+        }
+        let mut header = request(kind::COMPARE, 0, 0);
+        header.record_count = records;
+        let list = Data {
+            address: self.records().address(0),
+            length_bytes: short(records as usize * RECORD_BYTES),
+            device_writes: false,
+        };
+        let answers = Data { address: self.records().address(ANSWERS_AT), length_bytes: units, device_writes: true };
+        self.ring.push_with_room(&header, list, answers);
+        let offset = self.records().get::<CompareRecord>(0).own_offset_bytes;
+        self.queued.push(Queued { operation: Operation::Compare, offset });
+        self.ring(t)?;
+        let mut answered = alloc::vec![0; units as usize];
+        self.records().read(ANSWERS_AT, &mut answered);
+        verdicts.extend(answered.iter().map(|answer| match *answer {
+            verdict::EQUAL => Verdict::Equal,
+            verdict::DIFFERS_FROM_ZEROS => Verdict::DiffersFromZeros,
+            _ => Verdict::Differs,
+        }));
         Ok(())
     }
 
@@ -327,7 +355,7 @@ impl Device {
     }
 
     fn records(&mut self) -> &SharedMemory {
-        self.records.get_or_insert_with(|| SharedMemory::for_data(ANSWERS_AT + MAX_RECORDS as usize))
+        self.records.get_or_insert_with(|| SharedMemory::for_data(ANSWERS_AT + MAX_VERDICTS as usize))
     }
 }
 

@@ -128,19 +128,28 @@ impl Mock {
             }
             kind::COMPARE => {
                 let (data, room) = (data.expect("records"), room.expect("room for answers"));
-                assert!(data.flags & 2 == 0 && room.flags & 2 != 0 && room.length_bytes == header.record_count);
+                assert!(data.flags & 2 == 0 && room.flags & 2 != 0);
                 let list = fetch(data.address, data.length_bytes);
-                let differs = |record: &[u8]| {
-                    let record = CompareRecord::get(record);
-                    let side = |device: usize, offset: u64| {
-                        let there = self.disks[device].bytes.get(offset as usize..).unwrap_or_default();
-                        there.iter().copied().chain(core::iter::repeat(0)).take(record.length_bytes as usize)
+                assert_eq!(list.len(), header.record_count as usize * CompareRecord::SIZE_BYTES);
+                let mut answers = Vec::new();
+                for record in list.chunks_exact(CompareRecord::SIZE_BYTES).map(CompareRecord::get) {
+                    let side = |device: u32, offset: u64| {
+                        let there = match self.disks.get(device as usize) {
+                            Some(disk) => disk.bytes.get(offset as usize..).unwrap_or_default(),
+                            None => &[],
+                        };
+                        let endless = there.iter().copied().chain(core::iter::repeat(0));
+                        endless.take(record.length_bytes as usize).collect::<Vec<u8>>()
                     };
-                    let other = side(record.other_device as usize, record.other_offset_bytes);
-                    !side(device, record.own_offset_bytes).eq(other)
-                };
-                let answers: Vec<u8> =
-                    list.chunks_exact(CompareRecord::SIZE_BYTES).map(|record| u8::from(differs(record))).collect();
+                    let own = side(u32::try_from(device).expect("few"), record.own_offset_bytes);
+                    let other = side(record.other_device, record.other_offset_bytes);
+                    let unit = record.unit_bytes as usize;
+                    answers.extend(own.chunks(unit).zip(other.chunks(unit)).map(|(own, other)| {
+                        let is_zero = own.iter().all(|byte| *byte == 0);
+                        if own == other { 0 } else { 1 + u8::from(is_zero) }
+                    }));
+                }
+                assert_eq!(answers.len(), room.length_bytes as usize);
                 store(room.address, &answers);
             }
             kind::WRITE_ZEROES_BYTES => {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError};
+use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, Verdict};
 
 use super::Transport;
 use super::device::Device;
@@ -76,10 +76,10 @@ impl<T: Transport> Storage for VirtioStorage<T> {
         &mut self,
         device: DeviceId,
         segments: &[CompareSegment],
-        differs: &mut Vec<bool>,
+        verdicts: &mut Vec<Verdict>,
     ) -> Result<(), StorageError> {
         let (device, transport) = self.parts(device, Operation::Compare)?;
-        device.compare(transport, segments, differs)
+        device.compare(transport, segments, verdicts)
     }
 
     fn write(&mut self, device: DeviceId, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {

@@ -4,7 +4,7 @@ use std::vec;
 use std::vec::Vec;
 
 use instar_abi::block::kind;
-use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage};
+use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage, Verdict};
 
 use super::mock::{Disk, Mock};
 use super::storage::VirtioStorage;
@@ -125,14 +125,30 @@ fn the_host_compares_long_lists_with_few_doorbells() {
     right[5 * 128] ^= 1;
     right.truncate((1 << 20) - 1);
     let mut storage = storage(left, right, false);
-    let segment =
-        |at: u64| CompareSegment { offset: at * 128, other: OVERLAY, other_offset: at * 128, length_bytes: 128 };
+    let segment = |at: u64| CompareSegment {
+        offset: at * 128,
+        other: Some(OVERLAY),
+        other_offset: at * 128,
+        length_bytes: 128,
+        unit_bytes: 4096,
+    };
     let segments: Vec<CompareSegment> = (0..8192).map(segment).collect();
-    let mut differs = Vec::new();
-    storage.compare(BASE, &segments, &mut differs).expect("compared");
-    let found: Vec<usize> = (0..8192).filter(|at| differs[*at]).collect();
-    assert_eq!((differs.len(), found), (8192, Vec::from([5, 8191])));
+    let mut verdicts = Vec::new();
+    storage.compare(BASE, &segments, &mut verdicts).expect("compared");
+    let found: Vec<usize> = (0..8192).filter(|at| verdicts[*at] != Verdict::Equal).collect();
+    assert_eq!((verdicts.len(), found), (8192, Vec::from([5, 8191])));
     assert_eq!(storage.transport().disks[0].served, [kind::COMPARE; 2]);
+    // One long segment in small units, which are more than one list can have.
+    let whole = CompareSegment { length_bytes: 1 << 20, unit_bytes: 16, ..segments[0] };
+    verdicts.clear();
+    storage.compare(BASE, &[whole], &mut verdicts).expect("compared");
+    let found: Vec<usize> = (0..verdicts.len()).filter(|at| verdicts[*at] != Verdict::Equal).collect();
+    assert_eq!((verdicts.len(), found), (65536, Vec::from([40, 65535])));
+    let beyond = CompareSegment { offset: 2 << 20, other_offset: 0, length_bytes: 300, unit_bytes: 200, ..whole };
+    let zeros = CompareSegment { other: None, length_bytes: 4, ..segments[0] };
+    verdicts.clear();
+    storage.compare(BASE, &[beyond, zeros], &mut verdicts).expect("compared");
+    assert_eq!(verdicts, [Verdict::DiffersFromZeros, Verdict::DiffersFromZeros, Verdict::Differs]);
     // The queue is as good as before.
     storage.write(BASE, 0, b"x").and_then(|()| storage.flush(BASE)).expect("written");
 }

@@ -5,7 +5,7 @@ use instar_abi::job::{MAX_DEVICES, format};
 use super::RebaseFailure;
 use crate::cli::error::Failure;
 use crate::cli::sandbox::{Inspector, Sandbox};
-use crate::files::chain::{ChainError, Layer, discover_named};
+use crate::files::chain::{ChainError, Layer, discover_named, open_named};
 use crate::files::policy::Gate;
 use crate::files::{Access, Cause, driver, find_base};
 
@@ -34,6 +34,26 @@ impl Chains {
     /// An overlay with its old chain, which is to have no backing file any more.
     pub(super) fn detached(layers: Vec<Layer>) -> Self {
         Self { old_layers: layers.len() - 1, join_layer: layers.len(), layers }
+    }
+
+    /// A vmdk overlay alone, and the new backing file if that is a vmdk image that can be read: the overlay records its
+    /// content identifier.
+    pub(super) fn with_parent_of_vmdk(
+        layers: Vec<Layer>,
+        gate: &Gate,
+        named: Named<'_>,
+        sandbox: &mut impl Sandbox,
+    ) -> Self {
+        let mut chains = Self::detached(layers);
+        // The file need not exist, and may even be the overlay; what is known of it is better than nothing.
+        let overlay = &chains.layers[0];
+        let opened = open_named(gate, overlay, named.name, named.format, named.access, &mut Inspector(sandbox));
+        let is_known = |parent: &Layer| {
+            parent.summary.format == format::VMDK && parent.image.identity() != overlay.image.identity()
+        };
+        let parent = opened.ok().filter(is_known);
+        chains.layers.extend(parent);
+        chains
     }
 
     /// An overlay with its old chain, which is to have the new backing file.

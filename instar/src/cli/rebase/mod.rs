@@ -125,12 +125,16 @@ impl<'a> Rebase<'a> {
             Some(name) => driver::number(name)
                 .ok_or_else(|| Failure::Option(format!("Invalid format name: '{}'", Printable(name))))?,
         };
-        let chains = match name.filter(|name| !name.is_empty() && !is_unsafe) {
-            None => Chains::detached(layers),
-            Some(name) => {
+        let chains = match name.filter(|name| !name.is_empty()) {
+            Some(name) if is_unsafe && overlay_format == format::VMDK => {
+                let named = Named { name, format: named_format, access: Access::Unlocked };
+                Chains::with_parent_of_vmdk(layers, &gate, named, sandbox)
+            }
+            Some(name) if !is_unsafe => {
                 let access = if arguments.force_share { Access::Unlocked } else { Access::Read };
                 Chains::with_new_backing(layers, &gate, Named { name, format: named_format, access }, sandbox)?
             }
+            _ => Chains::detached(layers),
         };
         let format_name = format_name.unwrap_or_default();
         let rebase = Self { chains, name, format_name, is_unsafe, compresses: arguments.compress, secrets: Vec::new() };

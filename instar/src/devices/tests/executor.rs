@@ -1,8 +1,9 @@
 //! What requests do to files.
 
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
 
-use instar_abi::block::{CompareRecord, CopyRecord, status};
+use instar_abi::block::{CompareRecord, CopyRecord, ZEROS, status};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::Backend;
@@ -207,26 +208,55 @@ fn comparing_tells_equal_from_different() {
     });
     let (left, right) = (file(&left), file(&right));
     let backends = [backend(&left, false), backend(&right, false)];
-    let record = |own_offset_bytes, other_offset_bytes, length_bytes| CompareRecord {
+    let record = |own_offset_bytes, other_offset_bytes, length_bytes, unit_bytes| CompareRecord {
         own_offset_bytes,
         other_offset_bytes,
         length_bytes,
         other_device: 1,
-        reserved: 0,
+        unit_bytes,
     };
     let records = vec![
-        record(0, 0, 290_000),
-        record(0, 0, 290_001),
-        record(290_001, 290_001, 100),
-        record(299_500, 299_500, 10),
-        record(400_000, 500_000, u64::from(u32::MAX)),
-        record(0, 1, 10),
+        record(0, 0, 290_000, u32::MAX),
+        record(0, 0, 290_001, 290_001),
+        record(290_001, 290_001, 100, 512),
+        record(299_500, 299_500, 10, 10),
+        record(400_000, 500_000, u64::from(u32::MAX), 1 << 30),
+        record(0, 1, 10, 4),
+        record(0, 0, 298_000, 100_000),
+        record(400_000, 0, 10, 10),
+        CompareRecord { other_device: ZEROS, ..record(299_990, 7, 20, 5) },
     ];
     let ram = ram();
-    let compare = Action::Compare(records, vec![span(DATA, 4), span(DATA + 8, 2)]);
+    let compare = Action::Compare(records, GuestAddress(DATA));
     assert_eq!(errnos(&execute(ram.dma(), &backends, 0, vec![compare])), [0]);
-    assert_eq!(read_bytes(ram.dma(), DATA, 4), [0, 1, 0, 1]);
-    assert_eq!(read_bytes(ram.dma(), DATA + 8, 2), [0, 1]);
+    assert_eq!(read_bytes(ram.dma(), DATA, 20), [0, 1, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1, 2, 1, 1, 0, 0, 0]);
+}
+
+#[test]
+fn holes_are_zeros_and_what_differs_is_found_unit_by_unit() {
+    const UNIT: u64 = 4096;
+    let (left, right) = (file(&[]), file(&[]));
+    for (file, units) in [(&left, &[3_u64, 40, 41, 300][..]), (&right, &[3, 41, 200])] {
+        file.set_len(600 * UNIT).expect("a length");
+        for unit in units {
+            file.write_all_at(&[7; 100], unit * UNIT + 3000).expect("written");
+        }
+    }
+    left.write_all_at(&[0; 4096], 100 * UNIT).expect("written");
+    left.write_all_at(&[1], 41 * UNIT + 4095).expect("written");
+    let backends = [backend(&left, false), backend(&right, false)];
+    let ram = ram();
+    let record = CompareRecord {
+        own_offset_bytes: 0,
+        other_offset_bytes: 0,
+        length_bytes: 600 * UNIT,
+        other_device: 1,
+        unit_bytes: 4096,
+    };
+    assert_eq!(errnos(&execute(ram.dma(), &backends, 0, vec![Action::Compare(vec![record], GuestAddress(DATA))])), [0]);
+    let verdicts = read_bytes(ram.dma(), DATA, 600);
+    let found: Vec<(usize, u8)> = verdicts.into_iter().enumerate().filter(|(_, verdict)| *verdict != 0).collect();
+    assert_eq!(found, [(40, 1), (41, 1), (200, 2), (300, 1)]);
 }
 
 #[test]

@@ -96,13 +96,30 @@ fn copy_list_is_read_whole() {
 }
 
 #[test]
-fn compare_needs_a_byte_for_each_record() {
-    let record = piece(DATA, CompareRecord::SIZE_BYTES * 2, false);
-    let header = vendor(kind::COMPARE, 0, 0, 2);
-    let request = parse_vendor(&header, &[record, piece(DATA + 0x1000, 2, true)]).expect("good form");
-    assert!(matches!(request.action, Action::Compare(records, spans) if records.len() == 2 && spans.len() == 1));
-    assert!(parse_vendor(&header, &[record, piece(DATA + 0x1000, 1, true)]).is_err());
-    assert!(parse_vendor(&header, &[record]).is_err());
+fn compare_needs_a_byte_for_each_unit() {
+    let parse = |unit_bytes, length_bytes, room: &[RawDescriptor]| {
+        let ram = ram();
+        let record =
+            CompareRecord { own_offset_bytes: 0, other_offset_bytes: 0, length_bytes, other_device: 0, unit_bytes };
+        write_wire(ram.dma(), DATA, &record);
+        write_wire(ram.dma(), HEADER, &vendor(kind::COMPARE, 0, 0, 1));
+        let mut chain = vec![piece(HEADER, 32, false), piece(DATA, CompareRecord::SIZE_BYTES, false)];
+        chain.extend(room);
+        chain.push(piece(ANSWER, 16, true));
+        parse_chain(ram.dma(), &chain)
+    };
+    let room = |length| piece(DATA + 0x1000, length, true);
+    let request = parse(512, 1025, &[room(3)]).expect("good form");
+    assert!(
+        matches!(request.action, Action::Compare(records, place) if records.len() == 1 && place.0 == DATA + 0x1000)
+    );
+    assert!(parse(512, 1025, &[room(2)]).is_err());
+    assert!(parse(512, 1025, &[room(4)]).is_err());
+    assert!(parse(512, 1025, &[room(2), piece(DATA + 0x1100, 1, true)]).is_err());
+    assert!(parse(512, 1025, &[]).is_err());
+    assert!(parse(0, 1025, &[room(3)]).is_err());
+    assert!(parse(1, u64::MAX, &[room(3)]).is_err());
+    assert!(parse(1, 32769, &[room(32769)]).is_err());
 }
 
 #[test]
@@ -187,7 +204,7 @@ proptest! {
         }
         if let Ok(request) = parse(ram.dma(), GuestAddress(HEAP_START), QUEUE_SIZE, head) {
             let spans = match &request.action {
-                Action::Read { spans, .. } | Action::Write { spans, .. } | Action::Compare(_, spans) => spans.as_slice(),
+                Action::Read { spans, .. } | Action::Write { spans, .. } => spans.as_slice(),
                 _ => &[],
             };
             for span in spans {
