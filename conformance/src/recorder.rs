@@ -104,8 +104,9 @@ fn image(
     }
     let reading = read_file(folder, name);
     state.content = reading.content.ok();
-    // Where a chain cannot be read, qemu-img maps nothing of it.
-    state.map = reading.map.filter(|_| state.content.is_some()).as_deref().map(allocation::as_recorded);
+    // A chain that cannot be read may have a map all the same, if it can be opened.
+    let is_mapped = state.content.is_some() || reference.ask(folder, &["map", "-f", format, name])?.rc == Some(0);
+    state.map = reading.map.filter(|_| is_mapped).as_deref().map(allocation::as_recorded);
     if format == "qcow2" {
         oracles::snapshots::record(folder, name, &mut state);
         oracles::bitmaps::record(folder, name, &mut state);

@@ -154,17 +154,24 @@ impl Chain {
 
     /// The piece that starts at `start`.
     pub fn piece_at(&self, start: u64) -> Result<Piece, ImageError> {
+        let piece = self.mapped_at(start)?;
+        for pair in self.layers[..=piece.depth].windows(2) {
+            if let (Some((_, wanted)), Some((own, _))) = (pair[0].parent_link(), pair[1].parent_link())
+                && wanted != own
+            {
+                return bad("the parent's content identifier does not match");
+            }
+        }
+        Ok(piece)
+    }
+
+    /// As [`Chain::piece_at`], whether or not the images belong together: that is only asked by those who read.
+    fn mapped_at(&self, start: u64) -> Result<Piece, ImageError> {
         let mut length = self.virtual_size() - start;
         for (depth, layer) in self.layers.iter().enumerate() {
             if start >= layer.virtual_size() {
                 // A backing file that ends earlier reads as zero from there on; a map shows that at the layer above it.
                 return Ok(Piece { start, length, depth: depth - 1, kind: Kind::Absent });
-            }
-            if depth > 0
-                && let (Some((_, wanted)), Some((own, _))) = (self.layers[depth - 1].parent_link(), layer.parent_link())
-                && wanted != own
-            {
-                return bad("the parent's content identifier does not match");
             }
             let extent = self.extent_at(depth, start)?;
             if extent.length == 0 {
@@ -215,7 +222,7 @@ impl Chain {
             if start >= self.virtual_size() {
                 return Ok(pieces);
             }
-            let piece = self.piece_at(start)?;
+            let piece = self.mapped_at(start)?;
             start += piece.length;
             match pieces.last_mut() {
                 Some(last) if (last.depth, last.kind) == (piece.depth, piece.kind) => last.length += piece.length,

@@ -255,14 +255,14 @@ fn corrections_are_reported() {
 #[test]
 fn what_is_more_than_refcounts_is_refused_and_stays_as_it_is() {
     let entry = |storage: &mut MemoryStorage, raw: u64| {
-        storage.devices[1][5 << 16..][8..16].copy_from_slice(&raw.to_be_bytes());
+        storage.devices[1][4 << 16..][8..16].copy_from_slice(&raw.to_be_bytes());
         storage.devices[1][79] |= 1;
     };
     for (raw, finding) in [
-        (1 << 63 | 4 << 16, "the cluster at 0x40000 is used twice"),
+        (1 << 63 | 5 << 16, "the cluster at 0x50000 is used twice"),
         (1 << 63 | 3 << 16, "the data cluster at 0x30000 overlaps something else at 0x30000"),
         (1 << 63 | 99 << 16, "the data cluster at 0x630000 lies beyond the end of the file"),
-        (5 << 16 | 0x200, "Cluster allocation offset 0x50200 unaligned (L2 offset: 0x50000, L2 index: 0x1)"),
+        (5 << 16 | 0x200, "Cluster allocation offset 0x50200 unaligned (L2 offset: 0x40000, L2 index: 0x1)"),
     ] {
         let mut storage = small();
         entry(&mut storage, raw);
