@@ -1,4 +1,5 @@
-//! Judges the product: replays recorded cases of twenty qemu-img versions and says where instar differs.
+//! Judges the product: replays recorded cases of twenty qemu-img versions and says where instar differs; draws random cases,
+//! and tries what crashes and failing requests leave.
 //!
 //! Data lies in `instar-testdata/` (fixtures, recordings), `ledger.toml` (known differences) and `whitelist.toml` (fields
 //! that qemu-img itself does not give deterministically). Everything that reads an image format here was written for this

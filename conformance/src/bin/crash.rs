@@ -1,5 +1,5 @@
 //! Tries the states that crashes can leave: `crash [--brief] [--samples N] [--exhaustive N] [--seed N] [FILTER]`. Without
-//! options, what the nightly run does; with `--brief`, what `cargo test` does. Ends with status 1 if a state fails.
+//! options, as long as a night is; with `--brief`, what `cargo test` does. Ends with status 1 if a state fails.
 
 use conformance::crash::{Effort, try_all};
 use std::process::ExitCode;

@@ -158,10 +158,10 @@ pub struct InfoArguments {
 pub struct RebaseArguments {
     #[command(flatten)]
     pub image: ImageArguments,
-    /// Cache mode of FILE
+    /// Cache mode of FILE and its old chain, as for commit
     #[arg(short = 't', long = "cache", value_name = "CACHE", allow_hyphen_values = true)]
     pub cache: Option<OsString>,
-    /// Cache mode of the new backing file
+    /// Cache mode of the new backing file and what lies below it
     #[arg(short = 'T', long = "backing-cache", value_name = "CACHE", allow_hyphen_values = true)]
     pub backing_cache: Option<OsString>,
     /// The new backing file; an empty name for none
@@ -179,7 +179,7 @@ pub struct RebaseArguments {
     /// Use the new backing file even while somebody writes to it
     #[arg(short = 'U', long = "force-share")]
     pub force_share: bool,
-    /// Write no more than this many bytes per second; suffixes k, M, G, T, P and E
+    /// Most bytes to write per second, with a suffix k, M, G, T, P or E; 0 for no limit
     #[arg(short = 'r', long = "rate-limit", value_name = "RATE", allow_hyphen_values = true)]
     pub rate: Option<OsString>,
     /// Show progress

@@ -1,6 +1,6 @@
-//! Everything that touches the file system: opening, image locks, and the gate for names that images record.
+//! Everything that touches the file system for images: opening, image locks, and the gate for names that images record.
 //!
-//! The only user of `std::fs` on the host. Knows names, descriptors and locks; never reads a byte of an image.
+//! The only place of the host that opens or removes an image. Knows names, descriptors and locks; never reads a byte of one.
 
 mod base;
 pub mod chain;
