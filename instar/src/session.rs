@@ -109,6 +109,8 @@ pub struct Session<'a> {
     pub memory_bytes: u64,
     /// How long the guest may run without a request.
     pub limit: Duration,
+    /// Whether the job has ciphers to compute, for which the processor may have instructions.
+    pub has_ciphers: bool,
     /// The most bytes to write in a second, on all devices together; 0 for no limit.
     pub bytes_per_second: u64,
     /// Is told how far the guest says it is: bytes done and bytes in total, whenever one has changed.
@@ -134,6 +136,7 @@ impl<'a> Session<'a> {
             job,
             memory_bytes: DEFAULT_MEMORY_BYTES,
             limit: DEFAULT_LIMIT,
+            has_ciphers: false,
             bytes_per_second: 0,
             progress: None,
             jail: None,
@@ -161,7 +164,7 @@ impl<'a> Session<'a> {
         let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
         let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
         let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
-        let mut vm = Vm::new(self.hypervisor, self.program.elf, self.memory_bytes, device_count)?;
+        let mut vm = Vm::new(self.hypervisor, self.program.elf, self.memory_bytes, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
         let mut before_start = || match &self.jail {

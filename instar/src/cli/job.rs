@@ -69,6 +69,11 @@ impl<'a> Devices<'a> {
         self.layer_count += 1;
     }
 
+    /// Whether a layer has a secret.
+    pub(super) fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
     /// Gives layers their secrets.
     pub(super) fn with_secrets(mut self, secrets: &'a [LayerSecret]) -> Self {
         self.secrets = secrets;

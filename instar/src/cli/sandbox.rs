@@ -158,6 +158,7 @@ impl Sandbox for KvmSandbox {
             let jail = Jail { purpose: devices.purpose(), must_be_whole: self.jail_must_be_whole };
             let session = Session {
                 memory_bytes,
+                has_ciphers: devices.has_secrets(),
                 bytes_per_second: devices.bytes_per_second(),
                 progress: Some(&mut relay),
                 ..self.session(job_operation, devices.files(), job)?

@@ -20,7 +20,7 @@ const DATA_SELECTOR: u16 = 0x2b;
 
 /// Puts the processor at the program's entry.
 ///
-/// `supported` is what KVM offers of the processor below.
+/// `supported` is what KVM offers of the processor below, as far as the program has use for it.
 pub(crate) fn enter_ring_3(vcpu: &VcpuFd, entry: u64, supported: &[kvm_cpuid_entry2]) -> Result<(), VmError> {
     vcpu.set_cpuid2(&cpuid(supported)?).map_err(|error| VmError::setup("describing the processor", error))?;
 

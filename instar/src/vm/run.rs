@@ -55,10 +55,17 @@ pub struct Vm {
 
 impl Vm {
     /// Builds a machine with `memory_bytes` of memory around a guest program, with device pages for `device_count` devices.
+    /// `has_ciphers` gives it the processor's instructions for ciphers and hashes; finding out about them takes a while.
     ///
     /// # Errors
     /// [`VmError::Unavailable`], [`VmError::Setup`], [`VmError::Program`] or [`VmError::Config`].
-    pub fn new(hypervisor: &Hypervisor, program: &[u8], memory_bytes: u64, device_count: u32) -> Result<Self, VmError> {
+    pub fn new(
+        hypervisor: &Hypervisor,
+        program: &[u8],
+        memory_bytes: u64,
+        device_count: u32,
+        has_ciphers: bool,
+    ) -> Result<Self, VmError> {
         let ram = GuestRam::new(memory_bytes)?;
         let program = elf::Program::parse(program)?;
         let mut tables = PageTables::new();
@@ -89,8 +96,10 @@ impl Vm {
             unsafe { vm.set_user_memory_region(region) }
                 .map_err(|error| VmError::setup("giving memory to the virtual machine", error))?;
         }
+        hypervisor.keep_interrupts_away(&vm);
         let vcpu = vm.create_vcpu(0).map_err(|error| VmError::setup("making a virtual processor", error))?;
-        registers::enter_ring_3(&vcpu, program.entry(), &hypervisor.processor())?;
+        let offered = if has_ciphers { hypervisor.processor() } else { Vec::new() };
+        registers::enter_ring_3(&vcpu, program.entry(), &offered)?;
         Ok(Self { vcpu, _vm: vm, ram })
     }
 
