@@ -2,9 +2,9 @@
 //!
 //! Every guest runs as the product's guests do: in a jail, here one around a process of its own.
 //!
-//! Builds the guest program `hostile` itself, unless INSTAR_HOSTILE_GUEST names one that was built before. Where KVM cannot be
-//! used every test fails, unless INSTAR_TEST_WITHOUT_KVM=1 says that this is known: then each is listed as ignored and the
-//! reason is printed.
+//! Builds the guest program `hostile` itself, unless INSTAR_HOSTILE_GUEST names one that was built before. Where KVM
+//! cannot be used every test fails, unless INSTAR_TEST_WITHOUT_KVM=1 says that this is known: then each is listed as
+//! ignored and the reason is printed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Everything that touches the file system for images: opening, image locks, and the gate for names that images record.
 //!
-//! The only place of the host that opens or removes an image. Knows names, descriptors and locks; never reads a byte of one.
+//! The only place of the host that opens or removes an image. Knows names, descriptors and locks; never reads a byte of
+//! one.
 
 mod base;
 pub mod chain;

@@ -1,5 +1,5 @@
-//! qed images: read as a layer, written as the base of a commit or the overlay of a rebase, and the only ones of their kind that
-//! can grow.
+//! qed images: read as a layer, written as the base of a commit or the overlay of a rebase, and the only ones of their
+//! kind that can grow.
 //!
 //! The header's "needs a check" bit is left as it is: an image that has it is read like any other, and written only if
 //! the look at all its tables finds nothing wrong. In the order in which things are written here it need not be set.
