@@ -9,24 +9,25 @@ use crate::jail::Jail;
 use crate::jail::worker::{self, Leaving, WorkerError};
 use crate::session::{DeviceFile, Report, Session};
 use crate::text::Printable;
-use crate::vm::VmError;
+use crate::vm::{Prepared, VmError};
 
 /// What an answer starts with.
 const REPORT: u8 = 0;
 const UNAVAILABLE: u8 = 1;
 const TOLD: u8 = 2;
 
-/// Runs a session apart from the calling process, in a jail.
+/// Runs a session apart from the calling process, in a jail. `meanwhile` is done here until its report comes.
 ///
 /// # Errors
 /// As [`Session::run`], in words; a worker process that could not be started or ended without an answer.
-pub fn run<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<(Report, Leaving), VmError> {
+pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Report, Leaving), VmError> {
     let program = session.program;
-    let (answer, leaving) =
-        worker::run(|| encode(within(session, jail, &[libc::STDOUT_FILENO]))).map_err(|error| match error {
+    let (answer, leaving) = worker::run(|| encode(within(session, jail, &[libc::STDOUT_FILENO])), meanwhile).map_err(
+        |error| match error {
             WorkerError::Start(source) => VmError::setup("starting a worker process", source),
             ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
-        })?;
+        },
+    )?;
     let words = |bytes: &[u8]| Printable(bytes).to_string();
     match answer.split_first() {
         Some((&REPORT, area)) => Report::in_area(area, program).map(|report| (report, leaving)),
@@ -51,7 +52,8 @@ fn within<'a>(session: Session<'a>, jail: Jail<'a>, keeps: &[RawFd]) -> Result<R
         .iter()
         .flat_map(DeviceFile::descriptors)
         .map(AsRawFd::as_raw_fd)
-        .chain([session.hypervisor.as_raw_fd()]);
+        .chain([session.hypervisor.as_raw_fd()])
+        .chain(session.prepared.iter().flat_map(Prepared::descriptors));
     jail.leave_behind(used.chain(keeps.iter().copied()).collect());
     Session { jail: Some(jail), ..session }.run()
 }

@@ -16,7 +16,7 @@ use instar_abi::wire::Wire;
 
 use crate::devices::{Backend, Bus, Flushing};
 use crate::jail::Jail;
-use crate::vm::{GuestRam, Hypervisor, Vm, VmError};
+use crate::vm::{GuestRam, Hypervisor, Prepared, VmError};
 
 /// How long a guest may run without a request where nobody says otherwise.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -43,6 +43,14 @@ impl GuestProgram<'static> {
 }
 
 impl<'a> GuestProgram<'a> {
+    /// Makes a machine for the program, before anything is known of its job.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn prepare(self, hypervisor: &Hypervisor, memory_bytes: u64) -> Result<Prepared, VmError> {
+        Prepared::new(hypervisor, self.elf, memory_bytes)
+    }
+
     /// Another program, for tests: an ELF file, and the length of its report between header and payload.
     #[must_use]
     pub fn from_elf(elf: &'a [u8], report_bytes: usize) -> Self {
@@ -109,6 +117,8 @@ pub struct Session<'a> {
     pub memory_bytes: u64,
     /// How long the guest may run without a request.
     pub limit: Duration,
+    /// The machine, if there is one already; of another size than `memory_bytes` it is of no use.
+    pub prepared: Option<Prepared>,
     /// Whether the job has ciphers to compute, for which the processor may have instructions.
     pub has_ciphers: bool,
     /// The most bytes to write in a second, on all devices together; 0 for no limit.
@@ -136,6 +146,7 @@ impl<'a> Session<'a> {
             job,
             memory_bytes: DEFAULT_MEMORY_BYTES,
             limit: DEFAULT_LIMIT,
+            prepared: None,
             has_ciphers: false,
             bytes_per_second: 0,
             progress: None,
@@ -164,7 +175,11 @@ impl<'a> Session<'a> {
         let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
         let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
         let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
-        let mut vm = Vm::new(self.hypervisor, self.program.elf, self.memory_bytes, device_count, self.has_ciphers)?;
+        let prepared = match self.prepared.filter(|machine| machine.memory_bytes() == self.memory_bytes) {
+            Some(machine) => machine,
+            None => self.program.prepare(self.hypervisor, self.memory_bytes)?,
+        };
+        let mut vm = prepared.complete(self.hypervisor, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
         let mut before_start = || match &self.jail {

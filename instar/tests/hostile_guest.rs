@@ -158,7 +158,7 @@ impl Scene {
         let mut session = Session::new(&hypervisor, GuestProgram::from_elf(program, 0), &devices, &job);
         session.limit = limit.unwrap_or(session.limit);
         let jail = Jail { purpose: Purpose::Writing, ..Jail::default() };
-        Ok(apart::run(session, jail).map(drop))
+        Ok(apart::run(session, jail, || ()).map(drop))
     }
 }
 

@@ -191,7 +191,7 @@ fn a_guest_that_faults_is_reported() {
     let file = tempfile::tempfile().expect("a file");
     let devices = [DeviceFile::new(&file, false)];
     let session = Session::new(&hypervisor, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
-    let error = apart::run(session, Jail::default()).expect_err("no report").to_string();
+    let error = apart::run(session, Jail::default(), || ()).expect_err("no report").to_string();
     assert!(error.starts_with("the sandbox stopped: the guest program did what it may not do"), "{error}");
 }
 
@@ -204,7 +204,7 @@ fn behind_the_jail(purpose: Purpose<'_>, deed: impl FnOnce() -> i64) -> Result<S
         let errno = if result < 0 { std::io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 };
         format!("{result} {errno}").into_bytes()
     };
-    let answer = worker::run(work).map(|(answer, _leaving)| String::from_utf8_lossy(&answer).into_owned());
+    let answer = worker::run(work, || ()).map(|(answer, _leaving)| String::from_utf8_lossy(&answer).into_owned());
     answer.map_err(|error| error.to_string())
 }
 

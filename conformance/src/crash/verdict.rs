@@ -87,7 +87,11 @@ impl<'a> Judge<'a> {
             recorded: qcow2
                 .iter()
                 .copied()
-                .filter(|name| Qcow2::open_in(&InMemory(&trace.before), name).and_then(|image| image.enabled_bitmaps()).is_ok_and(|it| !it.is_empty()))
+                .filter(|name| {
+                    Qcow2::open_in(&InMemory(&trace.before), name)
+                        .and_then(|image| image.enabled_bitmaps())
+                        .is_ok_and(|it| !it.is_empty())
+                })
                 .filter_map(|name| Some((name, content(&trace.before, name).ok()?)))
                 .collect(),
             corruptions_before: qcow2
@@ -127,7 +131,8 @@ impl<'a> Judge<'a> {
             let now = content(files, name)?;
             for bitmap in Qcow2::open_in(&InMemory(files), name)
                 .and_then(|image| image.enabled_bitmaps())
-                .map_err(|error| error.to_string())? {
+                .map_err(|error| error.to_string())?
+            {
                 let changed = now.differences(before, bitmap.granularity_bytes);
                 if let Some(byte) = changed.into_iter().find(|byte| !bitmap.names(*byte)) {
                     let (name, bitmap) = (name.display(), bitmap.name);

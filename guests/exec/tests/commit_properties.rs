@@ -1,5 +1,6 @@
 //! Commit over random pairs of images in memory: what a guest reads stays, the tables agree with the refcounts, and a
 //! crash at any write leaves a chain that still reads the same and that a second run completes.
+#![expect(clippy::cast_possible_truncation, reason = "images in tests are small")]
 
 #[path = "support/crashing.rs"]
 mod crashing;

@@ -48,6 +48,7 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     };
     let afterwards = Afterwards::choose(arguments)?;
     let progress_wish = ProgressWish::listen();
+    sandbox.expect(operation::COMMIT);
     let opened = open_layers(file, arguments, sandbox)?;
     // Whatever fails from here on fails behind the first line of progress, as in qemu-img.
     let meter = Meter::start(style, progress_wish);

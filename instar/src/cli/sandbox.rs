@@ -13,7 +13,7 @@ use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
 use crate::jail::{self, Jail, Purpose};
 use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session};
-use crate::vm::{Hypervisor, VmError};
+use crate::vm::{Hypervisor, Prepared, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
 #[derive(Clone, Debug)]
@@ -90,6 +90,9 @@ pub(super) trait Sandbox {
         progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError>;
 
+    /// Says which job will come after those that look at images.
+    fn expect(&mut self, _operation: u32) {}
+
     /// From now on nothing runs where a layer of the jail is missing.
     fn require_jail(&mut self) {}
 }
@@ -103,6 +106,10 @@ pub(super) trait Sandbox {
 #[derive(Default)]
 pub(super) struct KvmSandbox {
     hypervisor: Option<Hypervisor>,
+    /// The job that will come last, until a machine is prepared for it.
+    expected: Option<u32>,
+    /// A machine for the job that will come last, made while the first image was looked at.
+    prepared: Option<Prepared>,
     jail_must_be_whole: bool,
     leaving: Vec<Leaving>,
 }
@@ -114,28 +121,32 @@ impl KvmSandbox {
         let files = files.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
         let files: Vec<DeviceFile<'_>> = files.iter().map(|file| DeviceFile::new(file, false)).collect();
         let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole };
-        let session = Session { memory_bytes, ..self.session(operation::INFO, &files, job)? };
-        let (report, leaving) = apart::run(session, jail)?;
+        let hypervisor = open_once(&mut self.hypervisor)?;
+        let session = Session { memory_bytes, ..Session::new(hypervisor, program(operation::INFO)?, &files, job) };
+        let (expected, prepared) = (self.expected.take(), &mut self.prepared);
+        let prepare = || {
+            // What fails here fails again, and is told, when the machine is needed.
+            let program = expected.and_then(GuestProgram::embedded);
+            *prepared = prepared.take().or(program.and_then(|it| it.prepare(hypervisor, DEFAULT_MEMORY_BYTES).ok()));
+        };
+        let (report, leaving) = apart::run(session, jail, prepare)?;
         self.leaving.push(leaving);
         Ok(report)
     }
+}
 
-    fn session<'a>(
-        &'a mut self,
-        job_operation: u32,
-        files: &'a [DeviceFile<'a>],
-        job: &'a [u8],
-    ) -> Result<Session<'a>, VmError> {
-        let program = GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))?;
-        let hypervisor = match &mut self.hypervisor {
-            Some(hypervisor) => hypervisor,
-            none => {
-                jail::prepare();
-                none.insert(Hypervisor::open()?)
-            }
-        };
-        Ok(Session::new(hypervisor, program, files, job))
-    }
+fn program(job_operation: u32) -> Result<GuestProgram<'static>, VmError> {
+    GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))
+}
+
+fn open_once(hypervisor: &mut Option<Hypervisor>) -> Result<&Hypervisor, VmError> {
+    Ok(match hypervisor {
+        Some(hypervisor) => hypervisor,
+        none => {
+            jail::prepare();
+            none.insert(Hypervisor::open()?)
+        }
+    })
 }
 
 impl Sandbox for KvmSandbox {
@@ -156,16 +167,22 @@ impl Sandbox for KvmSandbox {
             self.look(job, devices, memory_bytes)?
         } else {
             let jail = Jail { purpose: devices.purpose(), must_be_whole: self.jail_must_be_whole };
+            let hypervisor = open_once(&mut self.hypervisor)?;
             let session = Session {
                 memory_bytes,
+                prepared: self.prepared.take(),
                 has_ciphers: devices.has_secrets(),
                 bytes_per_second: devices.bytes_per_second(),
                 progress: Some(&mut relay),
-                ..self.session(job_operation, devices.files(), job)?
+                ..Session::new(hypervisor, program(job_operation)?, devices.files(), job)
             };
             apart::confined(session, jail)?
         };
         Ok(Answer::from(report))
+    }
+
+    fn expect(&mut self, operation: u32) {
+        self.expected = Some(operation);
     }
 
     fn require_jail(&mut self) {
@@ -185,7 +202,7 @@ impl Sandbox for StandIn<'_> {
         _memory_bytes: u64,
         progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError> {
-        let program = GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))?;
+        let program = program(job_operation)?;
         let mut nobody = |_, _| {};
         let area = self.0.run(job_operation, devices.files(), job, progress.unwrap_or(&mut nobody))?;
         Report::in_area(&area, program).map(Answer::from)

@@ -56,10 +56,11 @@ impl Drop for Leaving {
 
 /// Does `work` in a process of its own and gives what it returns. In that process standard output is taken by the answer,
 /// and nothing is dropped at the end. The calling process should have one thread only: others do not exist in the new one.
+/// `meanwhile` is done here while that process works.
 ///
 /// # Errors
 /// [`WorkerError`].
-pub fn run(work: impl FnOnce() -> Vec<u8>) -> Result<(Vec<u8>, Leaving), WorkerError> {
+pub fn run(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result<(Vec<u8>, Leaving), WorkerError> {
     let (mut reader, writer) = io::pipe().map_err(WorkerError::Start)?;
     let parent = getpid();
     // SAFETY: the new process has a copy of everything but the other threads. It uses no lock that they may hold but the
@@ -72,6 +73,7 @@ pub fn run(work: impl FnOnce() -> Vec<u8>) -> Result<(Vec<u8>, Leaving), WorkerE
             drop(writer);
             let leaving =
                 Leaving(Pid::from_raw(number).ok_or_else(|| WorkerError::Start(io::ErrorKind::Other.into()))?);
+            meanwhile();
             let answer = read_answer(&mut reader);
             drop(reader);
             // Whatever it still does is of no use to anybody.
@@ -166,15 +168,15 @@ mod tests {
     use super::*;
 
     fn said(work: impl FnOnce() -> Vec<u8>) -> String {
-        run(work).expect_err("no answer").to_string()
+        run(work, || ()).expect_err("no answer").to_string()
     }
 
     #[test]
     fn bytes_come_back_whole() {
         let sent: Vec<u8> = (0..3_000_000u32).map(|at| (at % 251) as u8).collect();
-        let (answer, _leaving) = run(|| sent.clone()).expect("an answer");
+        let (answer, _leaving) = run(|| sent.clone(), || ()).expect("an answer");
         assert_eq!(answer, sent);
-        assert_eq!(run(Vec::new).expect("an answer").0, Vec::<u8>::new());
+        assert_eq!(run(Vec::new, || ()).expect("an answer").0, Vec::<u8>::new());
     }
 
     #[test]
@@ -199,11 +201,12 @@ mod tests {
     #[test]
     fn what_a_worker_changes_stays_there() {
         let mut number = 1;
-        let (answer, _leaving) = run(|| {
+        let mut done_here = false;
+        let work = || {
             number += 1;
             vec![number]
-        })
-        .expect("an answer");
-        assert_eq!((answer, number), (vec![2], 1));
+        };
+        let (answer, _leaving) = run(work, || done_here = true).expect("an answer");
+        assert_eq!((answer, number, done_here), (vec![2], 1, true));
     }
 }

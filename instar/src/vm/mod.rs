@@ -16,4 +16,4 @@ mod watchdog;
 pub use error::VmError;
 pub use kvm::{Hypervisor, KVM_DEVICE};
 pub use memory::{DmaMemory, GuestRam};
-pub use run::{BusAction, MmioBus, Vm};
+pub use run::{BusAction, MmioBus, Prepared, Vm};

@@ -1,6 +1,7 @@
 //! One virtual machine with one processor: loads a program, runs it, and passes device accesses on.
 #![expect(unsafe_code, reason = "giving memory to a virtual machine has no safe interface")]
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -53,19 +54,22 @@ pub struct Vm {
     ram: GuestRam,
 }
 
-impl Vm {
-    /// Builds a machine with `memory_bytes` of memory around a guest program, with device pages for `device_count` devices.
-    /// `has_ciphers` gives it the processor's instructions for ciphers and hashes; finding out about them takes a while.
+/// A machine with its program, before anything is known of its job.
+#[derive(Debug)]
+pub struct Prepared {
+    vcpu: VcpuFd,
+    vm: VmFd,
+    ram: GuestRam,
+    tables: PageTables,
+    entry: u64,
+}
+
+impl Prepared {
+    /// Builds a machine with `memory_bytes` of memory around a guest program.
     ///
     /// # Errors
     /// [`VmError::Unavailable`], [`VmError::Setup`], [`VmError::Program`] or [`VmError::Config`].
-    pub fn new(
-        hypervisor: &Hypervisor,
-        program: &[u8],
-        memory_bytes: u64,
-        device_count: u32,
-        has_ciphers: bool,
-    ) -> Result<Self, VmError> {
+    pub fn new(hypervisor: &Hypervisor, program: &[u8], memory_bytes: u64) -> Result<Self, VmError> {
         let ram = GuestRam::new(memory_bytes)?;
         let program = elf::Program::parse(program)?;
         let mut tables = PageTables::new();
@@ -77,10 +81,6 @@ impl Vm {
         tables.map(STACK_START, STACK_END, Access::ReadWrite)?;
         tables.map(HEAP_START, memory_bytes, Access::ReadWrite)?;
         tables.map(CONTROL_START, CONTROL_START + PAGE_BYTES, Access::ReadWrite)?;
-        tables.map(DEVICE_START, DEVICE_START + u64::from(device_count) * PAGE_BYTES, Access::ReadWrite)?;
-        for (address, page) in tables.pages() {
-            ram.write_low(address, &page)?;
-        }
 
         let vm = hypervisor.create_vm()?;
         for (number, slot) in (0..).zip(ram.slots()?) {
@@ -91,18 +91,48 @@ impl Vm {
                 memory_size: slot.length_bytes,
                 userspace_addr: slot.host_address,
             };
-            keep_out_of_core_files(&slot);
+            keep_to_this_process(&slot);
             // SAFETY: the memory belongs to `ram`, which this value owns and drops after the machine, and no two slots overlap.
             unsafe { vm.set_user_memory_region(region) }
                 .map_err(|error| VmError::setup("giving memory to the virtual machine", error))?;
         }
         hypervisor.keep_interrupts_away(&vm);
         let vcpu = vm.create_vcpu(0).map_err(|error| VmError::setup("making a virtual processor", error))?;
-        let offered = if has_ciphers { hypervisor.processor() } else { Vec::new() };
-        registers::enter_ring_3(&vcpu, program.entry(), &offered)?;
-        Ok(Self { vcpu, _vm: vm, ram })
+        registers::enter_ring_3(&vcpu, program.entry(), &[])?;
+        Ok(Self { vcpu, vm, ram, tables, entry: program.entry() })
     }
 
+    /// How much memory it has, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.ram.size_bytes()
+    }
+
+    /// The descriptors that it needs.
+    #[must_use]
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.vm.as_raw_fd(), self.vcpu.as_raw_fd()]
+    }
+
+    /// Completes the machine with device pages for `device_count` devices. `has_ciphers` gives it the processor's instructions
+    /// for ciphers and hashes; finding out about them takes a while.
+    ///
+    /// # Errors
+    /// [`VmError::Setup`] or [`VmError::Config`].
+    pub fn complete(mut self, hypervisor: &Hypervisor, device_count: u32, has_ciphers: bool) -> Result<Vm, VmError> {
+        let end = DEVICE_START + u64::from(device_count) * PAGE_BYTES;
+        self.tables.map(DEVICE_START, end, Access::ReadWrite)?;
+        for (address, page) in self.tables.pages() {
+            self.ram.write_low(address, &page)?;
+        }
+        if has_ciphers {
+            registers::enter_ring_3(&self.vcpu, self.entry, &hypervisor.processor())?;
+        }
+        Ok(Vm { vcpu: self.vcpu, _vm: self.vm, ram: self.ram })
+    }
+}
+
+impl Vm {
     /// The machine's memory.
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
@@ -176,12 +206,15 @@ impl Vm {
     }
 }
 
-/// Whatever a guest works on, keys among it, is nobody's business after a crash of this program.
-fn keep_out_of_core_files(slot: &Slot) {
+/// Whatever a guest works on, keys among it, is nobody's business after a crash of this program, nor that of a process that is
+/// forked from it.
+fn keep_to_this_process(slot: &Slot) {
     let (Ok(start), Ok(length)) = (usize::try_from(slot.host_address), usize::try_from(slot.length_bytes)) else {
         return;
     };
     let start = ptr::with_exposed_provenance_mut(start);
-    // SAFETY: the range is a mapping of this program, and the advice changes nothing that it holds.
-    unsafe { libc::madvise(start, length, libc::MADV_DONTDUMP) };
+    for advice in [libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
+        // SAFETY: the range is a mapping of this program, and the advice changes nothing that it holds.
+        unsafe { libc::madvise(start, length, advice) };
+    }
 }

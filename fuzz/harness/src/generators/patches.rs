@@ -40,7 +40,7 @@ pub fn qcow2(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         };
         let value = match u.int_in_range(0..=2)? {
             0 => *u.choose(&EDGES)?,
-            1 => u.int_in_range(0..=bytes.len() as u64 / 512)? * 512 | (*u.choose(&[0, 1 << 63, 1 << 62])?),
+            1 => (u.int_in_range(0..=bytes.len() as u64 / 512)? * 512) | *u.choose(&[0, 1 << 63, 1 << 62])?,
             _ => u.arbitrary()?,
         };
         let width = *u.choose(&[1, 2, 4, 8])?;

@@ -174,6 +174,7 @@ where
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 mod tests {
     use super::*;
     use alloc::string::ToString;

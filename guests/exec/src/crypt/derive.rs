@@ -126,6 +126,7 @@ fn xor(bytes: &mut [u8], others: &[u8]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 mod tests {
     use super::*;
     use alloc::vec;

@@ -1,4 +1,5 @@
 //! What the tests of this crate share: images built in memory, jobs, and a reader of whole chains.
+#![allow(clippy::cast_possible_truncation, reason = "images in tests are small")]
 #![allow(dead_code, reason = "each test program uses a part of this, and none of them all")]
 
 use instar_abi::job::{

@@ -61,7 +61,7 @@ mod tests {
     fn every_width_keeps_its_neighbours() {
         for order in 0..=6u32 {
             let max = u64::MAX >> (64 - (1u32 << order));
-            let entries = 512 * 8 >> order;
+            let entries = (512 * 8) >> order;
             let mut block = [0u8; 512];
             for index in (0..entries).step_by(3) {
                 write(&mut block, order, index, max);

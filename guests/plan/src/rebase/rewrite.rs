@@ -103,6 +103,7 @@ fn shortened(name: &[u8], place: &Range<usize>, old: &Header) -> Option<Vec<u8>>
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 mod tests {
     use super::*;
     use crate::rebase::{NewBacking, plan_header};
@@ -163,7 +164,7 @@ mod tests {
                     for _ in 0..8 {
                         let mut torn = now.clone();
                         for at in 0..write.bytes.len() {
-                            if at == 0 || (offset + at) % SECTOR_BYTES == 0 {
+                            if at == 0 || (offset + at).is_multiple_of(SECTOR_BYTES) {
                                 state ^= state << 13;
                                 state ^= state >> 7;
                                 state ^= state << 17;

@@ -58,6 +58,7 @@ pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Re
     let cache = cache_mode(arguments.cache.as_deref(), "cache")?;
     let backing_cache = cache_mode(arguments.backing_cache.as_deref(), "source cache")?;
     let pace = Pace { flushing: cache.flushing, bytes_per_second };
+    sandbox.expect(operation::REBASE);
     let done = Rebase::open(file, arguments, sandbox).and_then(|mut rebase| {
         rebase.use_caches(cache, backing_cache)?;
         let report = rebase.carry_out(pace, &mut progress, sandbox)?;
