@@ -35,8 +35,11 @@ fn metadata() -> Value {
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
 }
 
-/// Every package of the workspace with its manifest and its dependencies by kind: `None` is the ordinary kind.
-fn packages() -> BTreeMap<String, (String, Vec<(String, Option<String>)>)> {
+/// Dependencies with their kind: `None` is the ordinary one.
+type Dependencies = Vec<(String, Option<String>)>;
+
+/// Every package of the workspace with its manifest and its dependencies.
+fn packages() -> BTreeMap<String, (String, Dependencies)> {
     let text = |value: &Value| value.as_str().expect("a string").to_owned();
     let of = |package: &Value| {
         let dependencies = package["dependencies"].as_array().expect("a list of dependencies").iter();
@@ -106,6 +109,14 @@ fn only_the_judge_can_plant_bugs() {
         let enables = text.lines().any(|line| line.contains("planted-bugs") && line.contains("features"));
         let is_the_judges = manifest.ends_with("conformance/Cargo.toml");
         assert_eq!(enables, is_the_judges, "{}", manifest.display());
+    }
+}
+
+#[test]
+fn the_oracles_reader_is_not_the_products() {
+    for (name, (_, dependencies)) in packages() {
+        let links = dependencies.iter().any(|(found, kind)| found == "imago" && kind.as_deref() != Some("dev"));
+        assert!(!links || name == "conformance", "{name} must not link imago outside of its tests");
     }
 }
 

@@ -114,10 +114,6 @@ fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl San
     if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
         warn_of_probed_raw(&name);
     }
-    if layers.len() < 2 && layers[0].summary.format == format::OTHER {
-        let text = b"overlays of this format cannot be read in this version".to_vec();
-        return Err(Failure::Image { image: name, text });
-    }
     let secrets = overlay.secrets.of_layers(&layers).map_err(|error| {
         Failure::Open(OpenError { image: name, backing_depth: error.layer, cause: Cause::Image(error.text) })
     })?;

@@ -69,8 +69,6 @@ pub enum Failure {
         /// What is wrong with it.
         error: BadReport,
     },
-    /// Not in this version.
-    Unavailable(&'static str),
     /// Writing the result failed.
     Output(io::Error),
 }
@@ -121,7 +119,6 @@ impl fmt::Display for Failure {
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
             }
             Self::Report { image, error } => write!(f, "'{}': {error}", Printable(image)),
-            Self::Unavailable(sentence) => f.write_str(sentence),
             Self::Output(error) => write!(f, "Could not write the result: {}", crate::files::system_text(error)),
         }
     }

@@ -9,9 +9,13 @@ use super::output::complain;
 use crate::files::chain::Layer;
 use crate::text::Printable;
 
+/// The most corrections that are told, whatever the sandbox says: it tells no more of a chain itself.
+const ITEMS_MAX: usize = 4096;
+
 /// Prints what a payload says about the layers of a chain.
 pub(super) fn tell(layers: &[Layer], payload: &[u8]) {
-    let items: Vec<RepairItem> = payload.chunks_exact(RepairItem::SIZE_BYTES).map(RepairItem::get).collect();
+    let items = payload.chunks_exact(RepairItem::SIZE_BYTES).take(ITEMS_MAX).map(RepairItem::get);
+    let items: Vec<RepairItem> = items.collect();
     for image in items.chunk_by(|left, right| left.layer == right.layer) {
         let depth = usize::try_from(image[0].layer).unwrap_or(usize::MAX);
         let Some(layer) = layers.get(depth) else { continue };

@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_disk_holds_what_a_plain_buffer_holds() {
         const DEVICE: DeviceId = DeviceId(0);
-        let mut plain: Vec<u8> = (0..20_000u32).map(|index| index as u8 | 1).collect();
+        let mut plain: Vec<u8> = (0..20_000u32).map(|index| index.to_le_bytes()[0] | 1).collect();
         let mut disks = Disks(vec![Disk::from_bytes(&plain)]);
         let original = disks.0[0].clone();
         disks.write(DEVICE, 4000, &[7; 5000]).expect("writes");
@@ -257,6 +257,6 @@ mod tests {
         assert!(disks.0[0].to_bytes() == plain);
         assert!(disks.0[0].equals(&Disk::from_bytes(&plain)) && !disks.0[0].equals(&original));
         assert!(!disks.0[0].is_shared_with(&original) && original.is_shared_with(&original.clone()));
-        assert_eq!(original.to_bytes()[5000], 5000u32 as u8 | 1);
+        assert_eq!(original.to_bytes()[5000], 5000u32.to_le_bytes()[0] | 1);
     }
 }
