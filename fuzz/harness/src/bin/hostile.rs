@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use instar_fuzz::generators::{hostile, seeds};
 use instar_fuzz::oracles;
@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         match numbers.get_mut(name.as_str()) {
             Some(number) => *number = value.parse()?,
-            None if name == "--program" => program = Some(value),
+            // It is started in other folders.
+            None if name == "--program" => program = Some(fs::canonicalize(value)?),
             None => return Err(format!("unknown option {name}").into()),
         }
     }

@@ -14,7 +14,7 @@ const MEMORY_KIB_MAX: i64 = 128 << 10;
 ///
 /// # Panics
 /// If anything does not hold; `name` is in the message.
-pub fn survives(program: &str, name: &str, format: u32, image: &[u8]) {
+pub fn survives(program: &Path, name: &str, format: u32, image: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |file: &str| folder.path().join(file);
     let bystander = vec![0x42; 70_000];
