@@ -24,6 +24,15 @@ impl Layer {
         self.state.is_ok()
     }
 
+    /// A sentence where it is missing.
+    fn warning(&self) -> Option<String> {
+        let reason = self.state.as_ref().err()?;
+        Some(format!(
+            "{} is missing: {reason}; the other layers of the jail hold, and --require-jail makes this an error",
+            self.name
+        ))
+    }
+
     /// An error where it is missing.
     pub(super) fn demand(&self) -> Result<(), String> {
         match &self.state {
@@ -62,6 +71,12 @@ impl Layers {
     #[must_use]
     pub fn all(&self) -> [&Layer; 3] {
         [&self.no_new_privileges, &self.landlock, &self.seccomp]
+    }
+
+    /// A sentence for each that is missing.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.all().into_iter().filter_map(Layer::warning).collect()
     }
 }
 
