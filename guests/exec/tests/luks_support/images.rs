@@ -1,4 +1,5 @@
 //! Encrypted images, and jobs that have what opens them.
+#![allow(clippy::cast_possible_truncation, reason = "images are small here")]
 
 use instar_abi::job::{SECRETS_OFFSET, SecretEntry, SecretsHeader};
 use instar_abi::wire::Wire;
