@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::finding::{Finding, Need};
 use crate::text::Printable;
@@ -33,25 +33,29 @@ pub(super) fn human(findings: &[Finding], directory: &Path) -> String {
     text
 }
 
-/// An object with a list of checks.
+/// An object with a list of checks, one a line.
 pub(super) fn json(findings: &[Finding], directory: &Path) -> String {
-    let check = |finding: &Finding| -> Value {
+    let text = |text: &str| Value::from(text).to_string();
+    let check = |finding: &Finding| {
         let (detail, remedy) = match &finding.outcome {
-            Ok(detail) => (detail, None),
-            Err(trouble) => (&trouble.cause, Some(&trouble.remedy)),
+            Ok(detail) => (detail, "null".to_owned()),
+            Err(trouble) => (&trouble.cause, text(&trouble.remedy)),
         };
-        json!({
-            "name": finding.check,
-            "works": finding.outcome.is_ok(),
-            "needed": finding.need == Need::Always,
-            "detail": detail,
-            "remedy": remedy,
-        })
+        format!(
+            "        {{\"name\": {}, \"works\": {}, \"needed\": {}, \"detail\": {}, \"remedy\": {remedy}}}",
+            text(finding.check),
+            finding.outcome.is_ok(),
+            finding.need == Need::Always,
+            text(detail),
+        )
     };
-    let checks: Vec<Value> = findings.iter().map(check).collect();
-    let fit = !findings.iter().any(Finding::is_fatal);
-    let document = json!({ "fit": fit, "directory": directory.to_string_lossy(), "checks": checks });
-    format!("{document:#}\n")
+    let checks: Vec<String> = findings.iter().map(check).collect();
+    format!(
+        "{{\n    \"fit\": {},\n    \"directory\": {},\n    \"checks\": [\n{}\n    ]\n}}\n",
+        !findings.iter().any(Finding::is_fatal),
+        text(&directory.to_string_lossy()),
+        checks.join(",\n"),
+    )
 }
 
 fn shown(text: &str) -> String {
