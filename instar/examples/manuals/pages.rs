@@ -36,7 +36,8 @@ pub(crate) fn page_name(command: &Command) -> String {
 fn man_pages(command: &Command, files: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
     let name = page_name(command);
     let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).title(name.clone()).render(&mut page)?;
+    let source = concat!("instar ", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(command.clone()).title(name.clone()).source(source).render(&mut page)?;
     files.push((format!("{MAN}/{name}.1"), page));
     command.get_subcommands().filter(|command| !command.is_hide_set()).try_for_each(|command| man_pages(command, files))
 }
