@@ -14,8 +14,22 @@ impl Layer {
         Self { name, state: Ok(detail.into()) }
     }
 
-    pub(super) fn missing(name: &'static str, reason: impl Into<String>) -> Self {
+    pub(crate) fn missing(name: &'static str, reason: impl Into<String>) -> Self {
         Self { name, state: Err(reason.into()) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A detail where it holds, which may be empty.
+    ///
+    /// # Errors
+    /// The reason where it is missing.
+    pub fn state(&self) -> Result<&str, &str> {
+        self.state.as_deref().map_err(String::as_str)
     }
 
     /// Whether it holds.
