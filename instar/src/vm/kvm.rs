@@ -111,7 +111,8 @@ fn open_sentence(device: &Path, cause: &io::Error) -> String {
         Some(libc::ENODEV | libc::ENXIO) => "load KVM (sudo modprobe kvm_intel or kvm_amd)",
         _ => "check the device and its permissions (the group kvm has to be able to read and write it)",
     };
-    format!("Could not use '{}': {}; {remedy}.", device.display(), lower_case_cause(cause))
+    let without = "--sandbox process does without KVM, in a weaker sandbox";
+    format!("Could not use '{}': {}; {remedy}. {without}.", device.display(), lower_case_cause(cause))
 }
 
 /// The system's words for an error, without Rust's "(os error N)".
