@@ -25,9 +25,9 @@ use image::{CLUSTER_BYTES, qcow2};
 use instar::apart;
 use instar::jail::calls::{CALLS, Seen};
 use instar::jail::worker;
-use instar::jail::{Jail, Purpose};
+use instar::jail::{Jail, Purpose, Runner};
 use instar::session::{DeviceFile, GuestProgram, Session};
-use instar::vm::Hypervisor;
+use instar::vm::Platform;
 use kvm::without_kvm;
 use nix::sys::wait::WaitStatus;
 use scattered::{Backing, Disk, Numbers};
@@ -187,10 +187,10 @@ fn a_guest_that_faults_is_reported() {
         return;
     }
     let program = guest_that_halts();
-    let hypervisor = Hypervisor::open().expect("KVM");
+    let platform = Platform::open(Runner::Kvm).expect("KVM");
     let file = tempfile::tempfile().expect("a file");
     let devices = [DeviceFile::new(&file, false)];
-    let session = Session::new(&hypervisor, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
+    let session = Session::new(&platform, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
     let error = apart::run(session, Jail::default(), || ()).expect_err("no report").to_string();
     assert!(error.starts_with("the sandbox stopped: the guest program did what it may not do"), "{error}");
 }
