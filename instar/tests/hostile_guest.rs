@@ -106,7 +106,8 @@ fn main() {
         }
     }
     let program = if arguments.list { Ok(Vec::new()) } else { build() };
-    let kvm_missing = hypervisor.err().map(|error| format!("{error} Set INSTAR_TEST_WITHOUT_KVM=1 where that is known."));
+    let kvm_missing =
+        hypervisor.err().map(|error| format!("{error} Set INSTAR_TEST_WITHOUT_KVM=1 where that is known."));
     let trials = [Runner::Kvm, Runner::Process].into_iter().flat_map(|runner| {
         let (program, missing) = match runner {
             Runner::Kvm => (kvm_missing.clone().map_or_else(|| program.clone(), Err), skip),

@@ -9,6 +9,8 @@ mod common;
 mod image;
 #[path = "common/kvm.rs"]
 mod kvm;
+#[path = "common/program.rs"]
+mod program;
 #[path = "common/scattered.rs"]
 mod scattered;
 #[path = "common/trace.rs"]
@@ -23,13 +25,14 @@ use std::thread;
 use common::{Ended, Folder};
 use image::{CLUSTER_BYTES, qcow2};
 use instar::apart;
-use instar::jail::calls::{CALLS, Seen};
+use instar::jail::calls::{CALLS, Call, KVM_CALLS, Seen, TRACER_CALLS};
 use instar::jail::worker;
 use instar::jail::{Jail, Purpose, Runner};
 use instar::session::{DeviceFile, GuestProgram, Session};
 use instar::vm::Platform;
 use kvm::without_kvm;
 use nix::sys::wait::WaitStatus;
+use program::program;
 use scattered::{Backing, Disk, Numbers};
 use seccompiler::{SeccompAction, SeccompFilter, TargetArch, apply_filter};
 use trace::Trace;
@@ -86,6 +89,18 @@ fn every_call_on_the_list_is_made_and_no_other() {
     if without_kvm("every_call_on_the_list_is_made_and_no_other") {
         return;
     }
+    let faulting = "a_guest_that_faults_is_reported";
+    compare_calls("kvm", &[CALLS, KVM_CALLS].concat(), faulting);
+}
+
+#[test]
+fn every_call_on_the_tracers_list_is_made_and_no_other() {
+    let faulting = "a_guest_that_faults_in_a_process_is_reported";
+    compare_calls("process", &[CALLS, TRACER_CALLS].concat(), faulting);
+}
+
+/// Runs every operation in a kind of sandbox, and compares the calls that are made in a jail with those that are listed.
+fn compare_calls(sandbox: &str, listed: &[Call], faulting: &str) {
     let folder = folder();
     let mut made = BTreeMap::new();
     let mut note = |title: String, trace: Trace| {
@@ -94,19 +109,20 @@ fn every_call_on_the_list_is_made_and_no_other() {
     };
     for operation in OPERATIONS {
         let mut command = folder.instar(operation);
+        command.env("INSTAR_SANDBOX", sandbox);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         note(operation.join(" "), trace::run(&mut command));
     }
-    note("commit on a terminal".to_owned(), on_terminal(&folder));
-    let mut faulting = Command::new(std::env::current_exe().expect("this program"));
-    faulting.args(["--exact", "a_guest_that_faults_is_reported"]).stdout(Stdio::null());
-    note("a guest that faults".to_owned(), trace::run(&mut faulting));
+    note("commit on a terminal".to_owned(), on_terminal(&folder, sandbox));
+    let mut fault = Command::new(std::env::current_exe().expect("this program"));
+    fault.args(["--exact", faulting]).stdout(Stdio::null());
+    note("a guest that faults".to_owned(), trace::run(&mut fault));
 
     for ((number, arguments), title) in &made {
-        let allowed = CALLS.iter().any(|call| call.allows(*number, arguments));
+        let allowed = listed.iter().any(|call| call.allows(*number, arguments));
         assert!(allowed, "{title} makes call {number} with {arguments:x?}, which is not on the list");
     }
-    let unused: Vec<String> = CALLS
+    let unused: Vec<String> = listed
         .iter()
         .filter(|call| call.seen == Seen::Everywhere)
         .filter(|call| !made.keys().any(|(number, arguments)| call.allows(*number, arguments)))
@@ -116,10 +132,11 @@ fn every_call_on_the_list_is_made_and_no_other() {
 }
 
 /// A commit whose standard output is a terminal.
-fn on_terminal(folder: &Folder) -> Trace {
+fn on_terminal(folder: &Folder, sandbox: &str) -> Trace {
     folder.file("terminal.qcow2", &qcow2(0x22, "base.qcow2", "qcow2"));
     let terminal = nix::pty::openpty(None, None).expect("a terminal");
     let mut command = folder.instar(&["commit", "-p", "terminal.qcow2"]);
+    command.env("INSTAR_SANDBOX", sandbox);
     command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::from(terminal.slave)).stderr(Stdio::null());
     trace::run(&mut command)
 }
@@ -165,29 +182,25 @@ fn only_what_the_operation_needs_is_open() {
     assert_eq!(others(&trace.open[2]), [&machine[..], &["w /dev/null", "w pipe:"]].concat(), "{:?}", trace.open);
 }
 
-/// A guest whose first instruction is one that ring 3 must not use.
-fn guest_that_halts() -> Vec<u8> {
-    const HALT: u8 = 0xf4;
-    let start = instar_abi::memory::PROGRAM_START.to_le_bytes();
-    let mut program = vec![HALT; 0x200];
-    program[..120].fill(0);
-    program[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    (program[16], program[18], program[32], program[54], program[56]) = (2, 62, 64, 56, 1);
-    program[24..32].copy_from_slice(&(instar_abi::memory::PROGRAM_START + 0x100).to_le_bytes());
-    (program[64], program[68]) = (1, 5);
-    program[80..88].copy_from_slice(&start);
-    program[96..104].copy_from_slice(&0x200u64.to_le_bytes());
-    program[104..112].copy_from_slice(&0x200u64.to_le_bytes());
-    program
-}
+/// An instruction that ring 3 must not use.
+const HALT: u8 = 0xf4;
 
 #[test]
 fn a_guest_that_faults_is_reported() {
     if without_kvm("a_guest_that_faults_is_reported") {
         return;
     }
-    let program = guest_that_halts();
-    let platform = Platform::open(Runner::Kvm).expect("KVM");
+    faults_on(Runner::Kvm);
+}
+
+#[test]
+fn a_guest_that_faults_in_a_process_is_reported() {
+    faults_on(Runner::Process);
+}
+
+fn faults_on(runner: Runner) {
+    let program = program(&[HALT]);
+    let platform = Platform::open(runner).expect("a sandbox");
     let file = tempfile::tempfile().expect("a file");
     let devices = [DeviceFile::new(&file, false)];
     let session = Session::new(&platform, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
@@ -356,7 +369,11 @@ fn the_version_says_what_holds_here() {
     for arguments in [["--version", "--verbose"], ["-v", "-V"]] {
         let ended = folder.run(&arguments);
         let names: Vec<&str> = ended.stdout.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
-        assert_eq!((ended.status, names), (Some(0), vec!["KVM", "no_new_privs", "landlock", "seccomp"]), "{ended:?}");
+        assert_eq!(
+            (ended.status, names),
+            (Some(0), vec!["KVM", "process", "no_new_privs", "landlock", "seccomp"]),
+            "{ended:?}"
+        );
         assert!(ended.stdout.starts_with(&short.stdout), "{}", ended.stdout);
     }
 }

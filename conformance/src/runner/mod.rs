@@ -10,7 +10,7 @@ mod qemu_img;
 
 pub use inprocess::InProcess;
 pub use process::{RunOutput, run};
-pub use product::Product;
+pub use product::{Product, Sandbox};
 pub use qemu_img::QemuImg;
 
 use crate::case::Case;

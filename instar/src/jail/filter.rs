@@ -26,7 +26,8 @@ static CLONE3: LazyLock<Made<BpfProgram>> = LazyLock::new(|| refuse_clone3().map
 static KVM: LazyLock<Made<Lists>> = LazyLock::new(|| lists(Runner::Kvm));
 static PROCESS: LazyLock<Made<Lists>> = LazyLock::new(|| lists(Runner::Process));
 /// What a guest's own process gets.
-static GUEST: LazyLock<Made<BpfProgram>> = LazyLock::new(|| allow(GUEST_CALLS.iter()).map_err(|error| error.to_string()));
+static GUEST: LazyLock<Made<BpfProgram>> =
+    LazyLock::new(|| allow(GUEST_CALLS.iter()).map_err(|error| error.to_string()));
 
 fn lists(runner: Runner) -> Made<Lists> {
     let list = |who| allow(listed(who, runner)).map_err(|error| error.to_string());

@@ -99,7 +99,12 @@ mod tests {
             (&[0x89, 0x44, 0x8b, 0x10], true, 0, 4),                         // mov [rbx + 4 * rcx + 16], eax
         ];
         for (code, stores, register, width_bytes) in forms {
-            let wanted = Access { stores: *stores, register: *register, width_bytes: *width_bytes, length_bytes: code.len() as u64 };
+            let wanted = Access {
+                stores: *stores,
+                register: *register,
+                width_bytes: *width_bytes,
+                length_bytes: code.len() as u64,
+            };
             assert_eq!(Access::decode(code), Some(wanted), "{code:x?}");
             assert_eq!(Access::decode(&[*code, &[0x90; 8]].concat()), Some(wanted), "{code:x?}");
             for cut in 0..code.len() {

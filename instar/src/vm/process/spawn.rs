@@ -11,7 +11,7 @@ use super::child::{Move, Plan, TRACE_STEP, become_guest};
 use super::tracee::{Event, Tracee};
 use crate::jail::guest::{Cell, NAMESPACES};
 use crate::jail::{self, Layer, Runner};
-use crate::vm::error::VmError;
+use crate::vm::error::{VmError, words};
 use crate::vm::layout::{Access, Region};
 use crate::vm::memory::GuestRam;
 
@@ -46,8 +46,13 @@ pub(super) fn spawn(ram: &GuestRam, regions: &[Region]) -> Result<Spawned, VmErr
     Err(VmError::Config("there is no way to make a process".into()))
 }
 
+/// Why there are no namespaces, and what would help.
 fn reason(error: &VmError) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+    let words = match error {
+        VmError::Setup { source, .. } => words(source),
+        other => other.to_string(),
+    };
+    format!("{words}; user namespaces have to be allowed (sysctl user.max_user_namespaces, a container's profile)")
 }
 
 fn place(ram: &GuestRam, region: &Region) -> Result<Move, VmError> {
@@ -82,9 +87,13 @@ fn attempt(cell: &Cell, moves: &[Move], memory_bytes: u64, namespaces: c_int) ->
         // SAFETY: this is that process; the descriptors are those that the cell names, and the moves lie in shared memory.
         unsafe { become_guest(&plan, keeps) }
     }
-    let number = i32::try_from(number).ok().and_then(Pid::from_raw).ok_or_else(|| failed(io::Error::last_os_error()))?;
+    if number < 0 {
+        return Err(failed(io::Error::last_os_error()));
+    }
+    let process = i32::try_from(number).ok().and_then(Pid::from_raw);
+    let process = process.ok_or_else(|| failed(io::Error::other("its number is impossible")))?;
     drop(writer);
-    let mut tracee = Tracee::new(number);
+    let mut tracee = Tracee::new(process);
     loop {
         match tracee.wait()? {
             Event::Stopped(libc::SIGSEGV) => {
@@ -115,7 +124,8 @@ fn refusal(reader: &mut PipeReader) -> VmError {
     let Some((errno, step)) = report.split_first_chunk::<4>() else {
         return VmError::setup("starting a process", io::Error::other("it ended early"));
     };
-    let (error, step) = (io::Error::from_raw_os_error(i32::from_ne_bytes(*errno)), String::from_utf8_lossy(step));
+    let error = words(&io::Error::from_raw_os_error(i32::from_ne_bytes(*errno)));
+    let step = String::from_utf8_lossy(step);
     if step == TRACE_STEP {
         return VmError::Unavailable(format!(
             "Could not run a guest in a process: tracing it is not allowed ({error}); allow a process to trace its children \
@@ -123,5 +133,5 @@ fn refusal(reader: &mut PipeReader) -> VmError {
              or use KVM (--sandbox kvm)."
         ));
     }
-    VmError::setup("starting a process", io::Error::new(error.kind(), format!("{step}: {error}")))
+    VmError::setup("starting a process", io::Error::other(format!("{step}: {error}")))
 }
