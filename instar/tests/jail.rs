@@ -210,7 +210,10 @@ fn faults_on(runner: Runner) {
 
 /// What happens to a worker that does this behind the closed jail.
 fn behind_the_jail(purpose: Purpose<'_>, deed: impl FnOnce() -> i64) -> Result<String, String> {
-    let jail = Jail { purpose, ..Jail::default() };
+    behind(Jail { purpose, ..Jail::default() }, deed)
+}
+
+fn behind(jail: Jail<'_>, deed: impl FnOnce() -> i64) -> Result<String, String> {
     let work = || {
         jail.close().expect("nothing is demanded");
         let result = deed();
@@ -268,6 +271,32 @@ fn what_is_not_on_the_list_ends_the_process() {
     assert!(behind_the_jail(Purpose::Looking, write).expect_err("pwrite64").ends_with("(SIGSYS)"));
     assert_eq!(behind_the_jail(Purpose::Writing, write).as_deref(), Ok("1 0"));
     assert_eq!(behind_the_jail(Purpose::Writing, || 7).as_deref(), Ok("7 0"));
+}
+
+#[test]
+fn a_tracer_makes_no_other_request() {
+    let jail = Jail { runner: Runner::Process, ..Jail::default() };
+    let request = |number: u32| call(libc::SYS_ptrace, [i64::from(number), 1, 0, 0, 0, 0]);
+    let not_traced = format!("-1 {}", libc::ESRCH);
+    // Let it go on with its calls, read and write its memory, let it go, take another process.
+    let others = [
+        libc::PTRACE_CONT,
+        libc::PTRACE_SYSCALL,
+        libc::PTRACE_PEEKDATA,
+        libc::PTRACE_POKEDATA,
+        libc::PTRACE_DETACH,
+        libc::PTRACE_ATTACH,
+        libc::PTRACE_SEIZE,
+    ];
+    for number in others {
+        let error = behind(jail, || request(number)).expect_err("another request");
+        assert!(error.ends_with("that is not on its list (SIGSYS)"), "{number:#x}: {error}");
+    }
+    // Of this one there is nothing to fear: process 1 is not its child.
+    assert_eq!(behind(jail, || request(libc::PTRACE_GETREGS)), Ok(not_traced));
+    // Whoever traces a guest has no use for KVM.
+    let kvm = behind(jail, || call(libc::SYS_ioctl, [3, 0xae80, 0, 0, 0, 0])).expect_err("a request of KVM's");
+    assert!(kvm.ends_with("that is not on its list (SIGSYS)"), "{kvm}");
 }
 
 /// Does something in a thread, and its child processes, for which the kernel lacks some calls.
