@@ -14,6 +14,7 @@ mod program;
 mod scattered;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -50,8 +51,13 @@ impl SlowCommit {
         let folder = Folder::new();
         folder.file("slow.qcow2", &Disk::full(128).as_ordered_qcow2(&Backing::Named("raw", "raw")));
         folder.file("raw", &[7; 4096]);
-        let mut command = folder.instar(&["commit", "--sandbox", "process", "-r", "1M", "slow.qcow2"]);
-        let instar = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the program starts");
+        let mut command = folder.instar(&["commit", "--sandbox", "process", "-r", "2M", "slow.qcow2"]);
+        let instar = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         let children = format!("/proc/{0}/task/{0}/children", instar.id());
         let guest = wait_for(|| {
             let children = fs::read_to_string(&children).expect("this kernel lists children");
@@ -135,6 +141,19 @@ fn nothing_is_left_of_a_run_that_is_killed() {
     let guest = commit.guest.clone();
     // What waits for somebody to take note of its end has no memory any more.
     wait_for(|| (!guest.exists() || field(&guest, "State:") == "Z").then_some(()));
+}
+
+#[test]
+fn a_guest_that_somebody_kills_is_an_error() {
+    let mut commit = SlowCommit::start();
+    let number = commit.guest.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a process");
+    let guest = rustix::process::Pid::from_raw(number).expect("a process");
+    rustix::process::kill_process(guest, rustix::process::Signal::KILL).expect("a signal");
+    let status = commit.instar.wait().expect("it ends");
+    let mut said = String::new();
+    commit.instar.stderr.take().expect("piped").read_to_string(&mut said).expect("readable");
+    let message = "instar: 'slow.qcow2': the sandbox stopped: the guest's process was killed by signal 9; is there enough memory?\n";
+    assert_eq!((status.code(), &*said), (Some(1), message));
 }
 
 /// All general registers and all vector registers are put into the address of the last instruction's access, on top of 0x1000.

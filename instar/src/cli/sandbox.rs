@@ -128,15 +128,16 @@ impl LocalSandbox {
         let platform = open_once(&mut self.platform, self.runner)?;
         let session = Session { memory_bytes, ..Session::new(platform, program(operation::INFO)?, &files, job) };
         let (expected, prepared) = (self.expected.take(), &mut self.prepared);
-        let prepare = || {
-            // What fails here fails again, and is told, when the machine is needed.
-            let program = expected.and_then(GuestProgram::embedded);
-            *prepared = prepared.take().or(program.and_then(|it| it.prepare(platform, DEFAULT_MEMORY_BYTES).ok()));
-        };
-        let (report, leaving) = apart::run(session, jail, prepare)?;
+        let prepare_expected = || *prepared = prepared.take().or(prepare(platform, expected));
+        let (report, leaving) = apart::run(session, jail, prepare_expected)?;
         self.leaving.push(leaving);
         Ok(report)
     }
+}
+
+/// Makes a machine for an operation that is expected. What fails here fails again, and is told, when the machine is needed.
+fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
+    expected.and_then(GuestProgram::embedded)?.prepare(platform, DEFAULT_MEMORY_BYTES).ok()
 }
 
 fn program(job_operation: u32) -> Result<GuestProgram<'static>, VmError> {
@@ -187,6 +188,10 @@ impl Sandbox for LocalSandbox {
 
     fn expect(&mut self, operation: u32) {
         self.expected = Some(operation);
+        // A process starts as a copy of this one, which has no image open yet.
+        if let (Runner::Process, Ok(platform)) = (self.runner, open_once(&mut self.platform, self.runner)) {
+            self.prepared = prepare(platform, self.expected.take());
+        }
     }
 
     fn run_on(&mut self, runner: Runner) {

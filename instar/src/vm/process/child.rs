@@ -2,6 +2,7 @@
 //! addresses, goes to its jail, and gives everything else back, this code last.
 //!
 //! Allocates nothing and takes no lock: it may have been forked from one of several threads.
+#![expect(clippy::cast_possible_truncation, reason = "an address is 64 bits wide here")]
 #![expect(unsafe_code, reason = "becoming another process has no safe interface")]
 
 use std::arch::asm;

@@ -23,7 +23,7 @@ use super::memory::GuestRam;
 use crate::jail::Layer;
 use access::{Access, MAX_INSTRUCTION_BYTES, general};
 use spawn::{Spawned, spawn};
-use tracee::{Event, Tracee};
+use tracee::{Event, Tracee, killed};
 
 /// A process with its program, before anything is known of its job.
 #[derive(Debug)]
@@ -116,11 +116,7 @@ impl ProcessMachine {
                 // Somebody at the terminal means this process, not the guest.
                 Event::Stopped(_) => {}
                 Event::Killed(libc::SIGSYS) => return Err(VmError::Fault { instruction: None, address: None }),
-                Event::Killed(signal) => {
-                    return Err(VmError::Exit(format!(
-                        "the guest's process was killed by signal {signal}; is there enough memory?"
-                    )));
-                }
+                Event::Killed(signal) => return Err(killed(signal)),
                 Event::Exited(status) => {
                     return Err(VmError::Exit(format!("the guest's process ended with status {status}")));
                 }

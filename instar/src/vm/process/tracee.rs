@@ -80,7 +80,11 @@ impl Tracee {
         let result = unsafe {
             libc::syscall(libc::SYS_ptrace, number as usize, self.process.as_raw_nonzero().get(), 0usize, data)
         };
-        if result < 0 { Err(VmError::setup(what, std::io::Error::last_os_error())) } else { Ok(()) }
+        if result >= 0 {
+            return Ok(());
+        }
+        let error = std::io::Error::last_os_error();
+        Err(if error.raw_os_error() == Some(libc::ESRCH) { killed(libc::SIGKILL) } else { VmError::setup(what, error) })
     }
 
     /// Has it killed when this process ends.
@@ -126,9 +130,16 @@ impl Tracee {
 
 impl Drop for Tracee {
     fn drop(&mut self) {
-        // It is stopped, or has ended: nobody else lets it run. One that is gone cannot be told, and need not be.
-        if !self.has_ended && self.request("", PTRACE_KILL, 0).is_ok() {
-            while matches!(self.wait(), Ok(Event::Stopped(_))) {}
+        if self.has_ended {
+            return;
         }
+        // It is stopped, for nobody else lets it run; or somebody has killed it, and it cannot be told.
+        let _ = self.request("", PTRACE_KILL, 0);
+        while matches!(self.wait(), Ok(Event::Stopped(_))) {}
     }
+}
+
+/// The end of a process that has not ended by itself: the system's, where it has no more memory, or somebody's.
+pub(super) fn killed(signal: i32) -> VmError {
+    VmError::Exit(format!("the guest's process was killed by signal {signal}; is there enough memory?"))
 }
