@@ -14,12 +14,12 @@ use super::layers::Layer;
 
 const NAME: &str = "seccomp";
 
-/// Who has a list of his own.
+/// Who has a list of his own, in the order of their numbers.
 const WHO: [Who; 3] = [Who::All, Who::Writers, Who::Removers];
 
 type Made<T> = Result<T, String>;
 /// The list for each of [`WHO`].
-type Lists = [BpfProgram; WHO.len()];
+type Lists = Vec<BpfProgram>;
 
 /// The programs for the kernel. They are the same for all processes that are forked from one.
 static CLONE3: LazyLock<Made<BpfProgram>> = LazyLock::new(|| refuse_clone3().map_err(|error| error.to_string()));
@@ -30,9 +30,7 @@ static GUEST: LazyLock<Made<BpfProgram>> =
     LazyLock::new(|| allow(GUEST_CALLS.iter()).map_err(|error| error.to_string()));
 
 fn lists(runner: Runner) -> Made<Lists> {
-    let list = |who| allow(listed(who, runner)).map_err(|error| error.to_string());
-    let [all, writers, removers] = WHO;
-    Ok([list(all)?, list(writers)?, list(removers)?])
+    WHO.into_iter().map(|who| allow(listed(who, runner)).map_err(|error| error.to_string())).collect()
 }
 
 fn lists_for(runner: Runner) -> &'static Made<Lists> {
@@ -141,6 +139,7 @@ mod tests {
         for runner in [Runner::Kvm, Runner::Process] {
             assert!(lists(runner).expect("compiles").iter().all(|list| !list.is_empty()));
         }
+        assert!((0..).zip(WHO).all(|(number, who)| who as usize == number));
         assert!(!of_guest().expect("compiles").is_empty());
     }
 }

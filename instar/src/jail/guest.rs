@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_long};
-use rustix::process::Resource;
 use seccompiler::sock_filter;
 
 use super::descriptors;
@@ -29,13 +28,13 @@ const NEW: c_int = libc::CLONE_NEWNS
 pub(crate) const NAMESPACES: [c_int; 3] = [libc::CLONE_NEWUSER | NEW, NEW, 0];
 
 /// Limits of such a process, all of which are 0.
-const LIMITS: [(Resource, &str); 6] = [
-    (Resource::Nofile, "nothing is opened"),
-    (Resource::Nproc, "nothing is started"),
-    (Resource::Fsize, "no file grows"),
-    (Resource::Core, "guest memory, and with it pieces of images, would land in a core file"),
-    (Resource::Msgqueue, "it has no messages for anybody"),
-    (Resource::Memlock, "it pins no memory"),
+const LIMITS: [(usize, &str); 6] = [
+    (libc::RLIMIT_NOFILE as usize, "nothing is opened"),
+    (libc::RLIMIT_NPROC as usize, "nothing is started"),
+    (libc::RLIMIT_FSIZE as usize, "no file grows"),
+    (libc::RLIMIT_CORE as usize, "guest memory, and with it pieces of images, would land in a core file"),
+    (libc::RLIMIT_MSGQUEUE as usize, "it has no messages for anybody"),
+    (libc::RLIMIT_MEMLOCK as usize, "it pins no memory"),
 ];
 
 /// A step that the kernel has refused inside of the process.
@@ -132,7 +131,7 @@ impl Cell {
         for (resource, _) in LIMITS {
             let place = (&raw const nothing).addr();
             // SAFETY: the limit is read out of a variable that outlives the call.
-            unsafe { call("setting limits", libc::SYS_prlimit64, [0, resource as usize, place, 0, 0])? };
+            unsafe { call("setting limits", libc::SYS_prlimit64, [0, resource, place, 0, 0])? };
         }
         let length = self.filter.len();
         let program = libc::sock_fprog {
