@@ -59,7 +59,7 @@ fn within<'a>(session: Session<'a>, jail: Jail<'a>, keeps: &[RawFd]) -> Result<R
         .iter()
         .flat_map(DeviceFile::descriptors)
         .map(AsRawFd::as_raw_fd)
-        .chain([session.hypervisor.as_raw_fd()])
+        .chain(session.platform.descriptor())
         .chain(session.prepared.iter().flat_map(Prepared::descriptors));
     jail.leave_behind(used.chain(keeps.iter().copied()).collect());
     Session { jail: Some(jail), ..session }.run()

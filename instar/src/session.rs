@@ -16,7 +16,7 @@ use instar_abi::wire::Wire;
 
 use crate::devices::{Backend, Bus, Flushing};
 use crate::jail::Jail;
-use crate::vm::{GuestRam, Hypervisor, Prepared, VmError};
+use crate::vm::{GuestRam, Platform, Prepared, Run, VmError};
 
 /// How long a guest may run without a request where nobody says otherwise.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -47,8 +47,8 @@ impl<'a> GuestProgram<'a> {
     ///
     /// # Errors
     /// As [`Prepared::new`].
-    pub fn prepare(self, hypervisor: &Hypervisor, memory_bytes: u64) -> Result<Prepared, VmError> {
-        Prepared::new(hypervisor, self.elf, memory_bytes)
+    pub fn prepare(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
+        Prepared::new(platform, self.elf, memory_bytes)
     }
 
     /// Another program, for tests: an ELF file, and the length of its report between header and payload.
@@ -105,8 +105,8 @@ pub trait Guest {
 
 /// Everything that one run needs.
 pub struct Session<'a> {
-    /// KVM.
-    pub hypervisor: &'a Hypervisor,
+    /// What it runs on.
+    pub platform: &'a Platform,
     /// What runs.
     pub program: GuestProgram<'a>,
     /// The devices.
@@ -134,13 +134,13 @@ impl<'a> Session<'a> {
     /// A session with the default memory and limit, and without progress.
     #[must_use]
     pub fn new(
-        hypervisor: &'a Hypervisor,
+        platform: &'a Platform,
         program: GuestProgram<'a>,
         devices: &'a [DeviceFile<'a>],
         job: &'a [u8],
     ) -> Self {
         Self {
-            hypervisor,
+            platform,
             program,
             devices,
             job,
@@ -177,32 +177,35 @@ impl<'a> Session<'a> {
         let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
         let prepared = match self.prepared.filter(|machine| machine.memory_bytes() == self.memory_bytes) {
             Some(machine) => machine,
-            None => self.program.prepare(self.hypervisor, self.memory_bytes)?,
+            None => self.program.prepare(self.platform, self.memory_bytes)?,
         };
-        let mut vm = prepared.complete(self.hypervisor, device_count, self.has_ciphers)?;
+        let jail = self.jail.map(|jail| Jail { runner: self.platform.kind(), ..jail });
+        if let Some(jail) = &jail {
+            jail.demand(prepared.layers()).map_err(VmError::Unavailable)?;
+        }
+        let mut vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
         let mut warnings = Vec::new();
         let mut before_start = || {
-            if let Some(jail) = &self.jail {
+            if let Some(jail) = &jail {
                 warnings = jail.close().map_err(VmError::Unavailable)?.warnings();
             }
             Ok(())
         };
-        vm.run(&mut bus, self.limit, &mut before_start, &mut |ram| {
-            meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
+        vm.run(Run {
+            bus: &mut bus,
+            limit: self.limit,
+            before_start: &mut before_start,
+            after_request: &mut |ram| {
+                meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
+            },
         })?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
         let report = Report::read(area, self.program.report_bytes).map(|report| report.with_warnings(warnings));
         // The machine may live on for a while, and there may be secrets in its job.
         vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
-        if self.jail.is_some() {
-            std::mem::forget(vm);
-            return report;
-        }
-        // The kernel takes its time to take a machine apart, and the next session need not wait for that. Without a thread
-        // it happens here: a closure that is not run is dropped, and the machine with it.
-        drop(std::thread::Builder::new().spawn(move || drop(vm)));
+        vm.leave(jail.is_some());
         report
     }
 }

@@ -37,13 +37,13 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether nothing may run where a layer of the jail is missing.
-    pub(super) fn requires_jail(&self) -> bool {
+    /// How a guest is to be held.
+    pub(super) fn jail(&self) -> &JailArguments {
         match self {
-            Self::Commit(arguments) => arguments.jail.required,
-            Self::Doctor(arguments) => arguments.jail.required,
-            Self::Info(arguments) => arguments.jail.required,
-            Self::Rebase(arguments) => arguments.jail.required,
+            Self::Commit(arguments) => &arguments.jail,
+            Self::Doctor(arguments) => &arguments.jail,
+            Self::Info(arguments) => &arguments.jail,
+            Self::Rebase(arguments) => &arguments.jail,
         }
     }
 }
@@ -84,6 +84,10 @@ pub struct JailArguments {
     /// Fail where the system lacks a layer of the jail (no_new_privs, landlock, seccomp), rather than do without it
     #[arg(long = "require-jail")]
     pub required: bool,
+    /// What the guest program runs on: kvm (default), or process, where there is no /dev/kvm; a process is the weaker sandbox
+    /// (also INSTAR_SANDBOX)
+    #[arg(long = "sandbox", value_name = "KIND", allow_hyphen_values = true)]
+    pub sandbox: Option<OsString>,
 }
 
 /// What `commit` is asked for.

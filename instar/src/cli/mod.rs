@@ -16,6 +16,7 @@ mod progress;
 mod rate;
 mod rebase;
 mod repairs;
+mod runner;
 mod sandbox;
 mod secret;
 mod usage;
@@ -31,12 +32,12 @@ pub use error::Failure;
 pub use rebase::RebaseFailure;
 
 use crate::session::Guest;
-use sandbox::{KvmSandbox, Sandbox, StandIn};
+use sandbox::{LocalSandbox, Sandbox, StandIn};
 
 /// Runs the program with its arguments, the program's own name first, and says how it ended.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    ExitCode::from(run_in(&arguments, &mut KvmSandbox::default()))
+    ExitCode::from(run_in(&arguments, &mut LocalSandbox::default()))
 }
 
 /// How a command ended that [`run_with`] has run.
@@ -75,7 +76,9 @@ fn dispatch(arguments: &[OsString], sandbox: &mut impl Sandbox) -> Result<(), Fa
         Err(error) if version::is_wanted_in_full(&error, arguments) => return version::print_in_full(&error),
         Err(error) => return usage::failure(&error, arguments).map_or_else(|help| output::print(help.as_bytes()), Err),
     };
-    if parsed.command.requires_jail() {
+    let jail = parsed.command.jail();
+    sandbox.run_on(runner::choose(jail.sandbox.as_deref())?);
+    if jail.required {
         sandbox.require_jail();
     }
     match parsed.command {

@@ -12,9 +12,9 @@ use crate::apart;
 use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
-use crate::jail::{self, Jail, Purpose};
+use crate::jail::{self, Jail, Purpose, Runner};
 use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session};
-use crate::vm::{Hypervisor, Prepared, VmError};
+use crate::vm::{Platform, Prepared, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
 #[derive(Clone, Debug)]
@@ -94,19 +94,23 @@ pub(super) trait Sandbox {
     /// Says which job will come after those that look at images.
     fn expect(&mut self, _operation: u32) {}
 
+    /// From now on guests run on this.
+    fn run_on(&mut self, _runner: Runner) {}
+
     /// From now on nothing runs where a layer of the jail is missing.
     fn require_jail(&mut self) {}
 }
 
-/// The sandbox on this machine's KVM, which is opened when the first job comes.
+/// The sandbox on this machine, which is opened when the first job comes.
 ///
 /// An image is looked at in a worker process that has nothing but that image, read-only, and no lock of it; several can come
 /// one after the other, and the files that they lead to are opened between them. The job that writes is the last of a command
 /// and has all files open: it runs in this process, which is jailed from then on. So nobody is left that could still write
 /// when this process is killed.
 #[derive(Default)]
-pub(super) struct KvmSandbox {
-    hypervisor: Option<Hypervisor>,
+pub(super) struct LocalSandbox {
+    runner: Runner,
+    platform: Option<Platform>,
     /// The job that will come last, until a machine is prepared for it.
     expected: Option<u32>,
     /// A machine for the job that will come last, made while the first image was looked at.
@@ -117,7 +121,7 @@ pub(super) struct KvmSandbox {
     warned: Vec<String>,
 }
 
-impl KvmSandbox {
+impl LocalSandbox {
     /// Tells which layers of the jail did not hold while a report was made.
     fn warn(&mut self, report: &Report) {
         for warning in report.warnings() {
@@ -133,36 +137,37 @@ impl KvmSandbox {
         let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
         let files = files.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
         let files: Vec<DeviceFile<'_>> = files.iter().map(|file| DeviceFile::new(file, false)).collect();
-        let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole };
-        let hypervisor = open_once(&mut self.hypervisor)?;
-        let session = Session { memory_bytes, ..Session::new(hypervisor, program(operation::INFO)?, &files, job) };
+        let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
+        let session = Session { memory_bytes, ..Session::new(platform, program(operation::INFO)?, &files, job) };
         let (expected, prepared) = (self.expected.take(), &mut self.prepared);
-        let prepare = || {
-            // What fails here fails again, and is told, when the machine is needed.
-            let program = expected.and_then(GuestProgram::embedded);
-            *prepared = prepared.take().or(program.and_then(|it| it.prepare(hypervisor, DEFAULT_MEMORY_BYTES).ok()));
-        };
-        let (report, leaving) = apart::run(session, jail, prepare)?;
+        let prepare_expected = || *prepared = prepared.take().or(prepare(platform, expected));
+        let (report, leaving) = apart::run(session, jail, prepare_expected)?;
         self.leaving.push(leaving);
         Ok(report)
     }
+}
+
+/// Makes a machine for an operation that is expected. What fails here fails again, and is told, when the machine is needed.
+fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
+    expected.and_then(GuestProgram::embedded)?.prepare(platform, DEFAULT_MEMORY_BYTES).ok()
 }
 
 fn program(job_operation: u32) -> Result<GuestProgram<'static>, VmError> {
     GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))
 }
 
-fn open_once(hypervisor: &mut Option<Hypervisor>) -> Result<&Hypervisor, VmError> {
-    Ok(match hypervisor {
-        Some(hypervisor) => hypervisor,
+fn open_once(platform: &mut Option<Platform>, runner: Runner) -> Result<&Platform, VmError> {
+    Ok(match platform {
+        Some(platform) => platform,
         none => {
-            jail::prepare();
-            none.insert(Hypervisor::open()?)
+            jail::prepare(runner);
+            none.insert(Platform::open(runner)?)
         }
     })
 }
 
-impl Sandbox for KvmSandbox {
+impl Sandbox for LocalSandbox {
     fn run(
         &mut self,
         job_operation: u32,
@@ -179,15 +184,15 @@ impl Sandbox for KvmSandbox {
         let report = if job_operation == operation::INFO {
             self.look(job, devices, memory_bytes)?
         } else {
-            let jail = Jail { purpose: devices.purpose(), must_be_whole: self.jail_must_be_whole };
-            let hypervisor = open_once(&mut self.hypervisor)?;
+            let jail = Jail { purpose: devices.purpose(), must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+            let platform = open_once(&mut self.platform, self.runner)?;
             let session = Session {
                 memory_bytes,
                 prepared: self.prepared.take(),
                 has_ciphers: devices.has_secrets(),
                 bytes_per_second: devices.bytes_per_second(),
                 progress: Some(&mut relay),
-                ..Session::new(hypervisor, program(job_operation)?, devices.files(), job)
+                ..Session::new(platform, program(job_operation)?, devices.files(), job)
             };
             apart::confined(session, jail)?
         };
@@ -197,6 +202,14 @@ impl Sandbox for KvmSandbox {
 
     fn expect(&mut self, operation: u32) {
         self.expected = Some(operation);
+        // A process starts as a copy of this one, which has no image open yet.
+        if let (Runner::Process, Ok(platform)) = (self.runner, open_once(&mut self.platform, self.runner)) {
+            self.prepared = prepare(platform, self.expected.take());
+        }
+    }
+
+    fn run_on(&mut self, runner: Runner) {
+        self.runner = runner;
     }
 
     fn require_jail(&mut self) {
