@@ -23,7 +23,13 @@ pub(crate) struct Compared {
 
 impl Compared {
     /// Plans to compare `old` with `new` wherever `own` is absent; all three cover `start..end` without gaps.
-    pub(crate) fn plan(own: &[Extent], old: &[Extent], new: &[Extent], (start, end): (u64, u64), unit_bytes: u64) -> Self {
+    pub(crate) fn plan(
+        own: &[Extent],
+        old: &[Extent],
+        new: &[Extent],
+        (start, end): (u64, u64),
+        unit_bytes: u64,
+    ) -> Self {
         let mut verdicts = Verdicts::new(start, end, unit_bytes);
         let comparisons = plan_comparisons(own, old, new, &mut verdicts);
         Self { comparisons, verdicts }

@@ -43,7 +43,8 @@ pub(crate) fn compare_base(storage: &mut dyn Storage, job: &Job<'_>, base_layer:
     }
     let mut tally = CommitReport { clusters_committed: 0, bytes_committed: 0, overlay_clusters_cleared: 0 };
     let cluster_size_bytes = above[0].cluster_size_bytes();
-    let mut base = Base { layer: base_layer, shown, comparer: Comparer::new(job, UNIT_BYTES), waiting: Waiting::default() };
+    let mut base =
+        Base { layer: base_layer, shown, comparer: Comparer::new(job, UNIT_BYTES), waiting: Waiting::default() };
     for_each_window(&mut above, storage, WINDOW_BYTES, |storage, sources| {
         count(&mut tally, sources, cluster_size_bytes);
         base.take(storage, sources)
@@ -109,6 +110,8 @@ impl Base {
 }
 
 fn differs(layer: u32, byte: u64) -> Failure {
-    let text = format_args!("within {UNIT_BYTES} bytes from byte {byte} of the disk on, it reads differently from what was to be written");
+    let text = format_args!(
+        "within {UNIT_BYTES} bytes from byte {byte} of the disk on, it reads differently from what was to be written"
+    );
     Failure::new(error_kind::REFUSED, layer, text)
 }

@@ -17,6 +17,8 @@ mod rebase;
 mod repairs;
 mod sandbox;
 mod secret;
+mod stage;
+mod stats;
 mod usage;
 mod version;
 

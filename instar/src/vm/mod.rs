@@ -17,3 +17,4 @@ pub use error::VmError;
 pub use kvm::{Hypervisor, KVM_DEVICE};
 pub use memory::{DmaMemory, GuestRam};
 pub use run::{BusAction, MmioBus, Prepared, Vm};
+pub use watchdog::Watchdog;

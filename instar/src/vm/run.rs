@@ -3,7 +3,6 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
-use std::time::Duration;
 
 use instar_abi::memory::{
     DEVICES_BYTES, DEVICES_START, HEAP_START, JOB_BYTES, JOB_START, PAGE_BYTES, REPORT_BYTES, REPORT_START,
@@ -52,6 +51,7 @@ pub struct Vm {
     vcpu: VcpuFd,
     _vm: VmFd,
     ram: GuestRam,
+    exits: u64,
 }
 
 /// A machine with its program, before anything is known of its job.
@@ -128,7 +128,7 @@ impl Prepared {
         if has_ciphers {
             registers::enter_ring_3(&self.vcpu, self.entry, &hypervisor.processor())?;
         }
-        Ok(Vm { vcpu: self.vcpu, _vm: self.vm, ram: self.ram })
+        Ok(Vm { vcpu: self.vcpu, _vm: self.vm, ram: self.ram, exits: 0 })
     }
 }
 
@@ -139,21 +139,25 @@ impl Vm {
         &self.ram
     }
 
-    /// Runs the guest until it is done. `before_start` is called when everything is ready for the first instruction;
-    /// `after_request` after every access to a device page, with the memory.
+    /// How often the processor has left the guest.
+    #[must_use]
+    pub fn exits(&self) -> u64 {
+        self.exits
+    }
+
+    /// Runs the guest until it is done. `after_request` is called after every access to a device page, with the memory.
     ///
     /// # Errors
     /// Every way to end but by being done.
     pub fn run(
         &mut self,
         bus: &mut dyn MmioBus,
-        limit: Duration,
-        before_start: &mut dyn FnMut() -> Result<(), VmError>,
+        watchdog: &mut Watchdog,
         after_request: &mut dyn FnMut(&GuestRam),
     ) -> Result<(), VmError> {
-        let mut watchdog = Watchdog::start(limit)?;
-        before_start()?;
+        watchdog.restart();
         loop {
+            self.exits += 1;
             let exit = match self.vcpu.run() {
                 Ok(exit) => exit,
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {

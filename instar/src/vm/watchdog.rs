@@ -17,7 +17,7 @@ const MIN_PERIOD: Duration = Duration::from_millis(10);
 
 /// A running timer; it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Watchdog {
+pub struct Watchdog {
     timer: libc::timer_t,
     limit: Duration,
     last_request: Instant,
@@ -31,8 +31,11 @@ fn signal_number() -> libc::c_int {
 }
 
 impl Watchdog {
-    /// Starts watching the calling thread.
-    pub(crate) fn start(limit: Duration) -> Result<Self, VmError> {
+    /// Starts watching the calling thread: a guest may run for `limit` without a request.
+    ///
+    /// # Errors
+    /// [`VmError::Setup`].
+    pub fn start(limit: Duration) -> Result<Self, VmError> {
         install_handler().map_err(|error| VmError::setup("installing the watchdog's signal handler", error))?;
         let timer = create_timer().map_err(|error| VmError::setup("making the watchdog's timer", error))?;
         let watchdog = Self { timer, limit, last_request: Instant::now() };

@@ -142,7 +142,9 @@ mod tests {
 
     #[test]
     fn a_large_disk_has_longer_parts() {
-        let places = |size| digests(size, &[(0, &[1]), (5 << 20, &[1])]).iter().map(|item| item.guest_offset).collect::<Vec<_>>();
+        let places = |size| {
+            digests(size, &[(0, &[1]), (5 << 20, &[1])]).iter().map(|item| item.guest_offset).collect::<Vec<_>>()
+        };
         assert_eq!(places(6 << 20), [0, 5 << 20]);
         assert_eq!(places(16 << 40), [0]);
         assert_eq!(digests((5 << 20) + 7, &[(5 << 20, &[1])])[0].length_bytes, 7);
