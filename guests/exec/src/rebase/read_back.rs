@@ -43,7 +43,10 @@ pub(super) fn read_back(
         Some(byte) => Err(Failure::new(
             error_kind::REFUSED,
             0,
-            format_args!("what was written for byte {byte} of the disk reads differently"),
+            format_args!(
+                "Verification failed: within {unit_bytes} bytes from byte {byte} of the disk on, what was written reads \
+                 differently; none of it is in use, and the image reads as before: check the disk"
+            ),
         )),
     }
 }
