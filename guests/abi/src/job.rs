@@ -77,6 +77,9 @@ pub mod commit_flag {
     pub const COMPARE_ONLY: u32 = 8;
     /// Empty the overlay and write nothing else: the base holds everything.
     pub const EMPTY_ONLY: u32 = 16;
+    /// Write nothing: report, as [`crate::report::DigestItem`]s, what the base shows in those of its clusters that are going to
+    /// be written, beside what the layers above hold there. With [`COMPARE_ONLY`] the same is reported.
+    pub const DIGEST_ONLY: u32 = 32;
 }
 
 /// `RebaseJob::flags`.

@@ -146,8 +146,8 @@ wire_struct! {
 pub const MAX_DIGESTS: u64 = 32768;
 
 wire_struct! {
-    /// What a part of the disk shows. The payload of a rebase job that was asked for digests is a sequence of these, in the order
-    /// of the disk; where no content can depend on which of the two chains lies below, there are none.
+    /// What a part of the disk shows. The payload of a job that was asked for digests is a sequence of these, in the order of
+    /// the disk, for all parts in which the job could change something that it should not.
     pub struct DigestItem {
         /// First byte of the part.
         pub guest_offset: u64,

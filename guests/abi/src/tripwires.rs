@@ -70,6 +70,7 @@ pin! {
     job::commit_flag::COPY_ONLY => 4, "the overlay would be emptied before anybody has verified what was copied";
     job::commit_flag::COMPARE_ONLY => 8, "a job that was to write nothing would write";
     job::commit_flag::EMPTY_ONLY => 16, "the work would be done twice, or the overlay not emptied";
+    job::commit_flag::DIGEST_ONLY => 32, "a job that was to write nothing would write";
     report::MAX_DIGESTS => 32768, "as many fit into the report";
     report::repair_kind::REFCOUNT => 1, "the host words what was corrected by this number";
     report::repair_kind::L1_FLAG => 2, "the host words what was corrected by this number";

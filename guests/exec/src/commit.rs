@@ -1,12 +1,13 @@
 //! Commit: what the layers above a base hold goes into the base; then the overlay may forget it.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use instar_abi::job::{CommitJob, commit_flag};
 use instar_abi::report::{CommitReport, error_kind};
 use instar_plan::extent::{Extent, Source};
 
-use crate::compare_base::compare_base;
+use crate::compare_base::{compare_base, digest_rest};
 use crate::crypt::unlock_layers;
 use crate::job::Job;
 use crate::layer::{Layer, Result, map_stack};
@@ -23,31 +24,44 @@ const COUNTED_BYTES: u64 = 32 << 20;
 pub fn run(job: &[u8], storage: &mut dyn Storage, report: &mut [u8]) {
     let mut repairs = Repairs::default();
     match commit(job, storage, &mut repairs) {
-        Ok(result) => report::done(report, &result, &repairs.payload()),
+        Ok((result, digests)) if digests.is_empty() => report::done(report, &result, &repairs.payload()),
+        Ok((result, digests)) => report::done(report, &result, &digests),
         Err(failure) => report::failed_with::<CommitReport>(report, &failure, &repairs.payload()),
     }
 }
 
-fn commit(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Result<CommitReport> {
+/// The report, and what was digested.
+fn commit(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Result<(CommitReport, Vec<u8>)> {
     let job = Job::parse(job)?;
     let part: CommitJob = job.operation_part()?;
     if part.base_layer == 0 || part.base_layer >= job.layer_count {
         return Err(Failure::new(error_kind::INTERNAL, 0, "the job names a base that it does not have"));
     }
     let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
+    if part.flags & commit_flag::DIGEST_ONLY != 0 {
+        return Ok((NOTHING, digest_rest(storage, &job, part.base_layer)?));
+    }
     if part.flags & commit_flag::COMPARE_ONLY != 0 {
-        return compare_base(storage, &job, part.base_layer);
+        let tally = compare_base(storage, &job, part.base_layer)?;
+        return Ok((tally, digest_rest(storage, &job, part.base_layer)?));
     }
-    if part.flags & commit_flag::EMPTY_ONLY != 0 {
-        return empty_only(storage, &job, part.base_layer);
-    }
-    repair_layer(storage, &job, 0, repairs)?;
-    let mut above = open_layers(storage, &job, 0..part.base_layer)?;
-    let mut below = open_layers(storage, &job, part.base_layer + 1..job.layer_count)?;
+    let tally = if part.flags & commit_flag::EMPTY_ONLY != 0 {
+        empty_only(storage, &job, part.base_layer)?
+    } else {
+        merge(storage, &job, &part, repairs)?
+    };
+    Ok((tally, Vec::new()))
+}
+
+/// Does all of the commit, or everything up to what the overlay may forget.
+fn merge(storage: &mut dyn Storage, job: &Job<'_>, part: &CommitJob, repairs: &mut Repairs) -> Result<CommitReport> {
+    repair_layer(storage, job, 0, repairs)?;
+    let mut above = open_layers(storage, job, 0..part.base_layer)?;
+    let mut below = open_layers(storage, job, part.base_layer + 1..job.layer_count)?;
     let empties = part.flags & commit_flag::EMPTY_OVERLAY != 0 && part.base_layer == 1;
-    let emptier = if empties { open_emptier(storage, &job)? } else { None };
-    repair_layer(storage, &job, part.base_layer, repairs)?;
-    let mut target = open_target(storage, &job, part.base_layer)?;
+    let emptier = if empties { open_emptier(storage, job)? } else { None };
+    repair_layer(storage, job, part.base_layer, repairs)?;
+    let mut target = open_target(storage, job, part.base_layer)?;
 
     // Everything is read once before anything is written, so that broken tables are found while nothing has changed.
     let window_bytes = target.window_bytes();

@@ -1,7 +1,8 @@
 //! After a commit: whether the base shows what the layers above it hold. Both are there at the same time, so they are compared
 //! with each other, which says more than a digest could. Writes nothing.
 //!
-//! Does not see: what the base holds elsewhere. That nothing was put into its other clusters says the census, taken anew.
+//! What else lies in the clusters of the base that are written is digested before and afterwards. Does not see: the base's other
+//! clusters. That nothing was put into these says the census, taken anew.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -11,6 +12,7 @@ use instar_plan::extent::{Extent, Source};
 
 use crate::commit::{count, for_each_window};
 use crate::compare::{Compared, Comparer};
+use crate::digest::Digests;
 use crate::job::Job;
 use crate::layer::{Layer, Result, map_chain};
 use crate::open::{open_layers, open_target};
@@ -51,6 +53,40 @@ pub(crate) fn compare_base(storage: &mut dyn Storage, job: &Job<'_>, base_layer:
     })?;
     base.compare(storage)?;
     Ok(tally)
+}
+
+/// Digests what the base shows beside what the layers above it hold, in those of its clusters that are written. Where clusters
+/// of the base are no longer than theirs, that is nothing.
+///
+/// # Errors
+/// If an image cannot be read.
+pub(crate) fn digest_rest(storage: &mut dyn Storage, job: &Job<'_>, base_layer: u32) -> Result<Vec<u8>> {
+    let mut above = open_layers(storage, job, 0..base_layer)?;
+    let mut shown = open_layers(storage, job, base_layer..job.layer_count)?;
+    let cluster_bytes = shown[0].cluster_size_bytes().max(1);
+    let window_bytes = WINDOW_BYTES.next_multiple_of(cluster_bytes);
+    let mut digests = Digests::new(job, above[0].size_bytes());
+    for_each_window(&mut above, storage, window_bytes, |storage, sources| {
+        for (start, end) in rest_of_clusters(sources, cluster_bytes) {
+            let extents = map_chain(&mut shown, storage, start, end)?;
+            digests.add(storage, &extents)?;
+        }
+        Ok(())
+    })?;
+    Ok(digests.finish())
+}
+
+/// What is absent in a window of whole clusters, in clusters in which something is present.
+fn rest_of_clusters(sources: &[Extent], cluster_bytes: u64) -> Vec<(u64, u64)> {
+    let window_end = sources.last().map_or(0, Extent::end);
+    let absent = sources.iter().filter(|extent| extent.source == Source::Absent);
+    let ends = absent.flat_map(|extent| {
+        let (start, end) = (extent.guest_offset, extent.end());
+        let head_end = start.next_multiple_of(cluster_bytes).min(end);
+        let tail_start = if end == window_end { end } else { (end / cluster_bytes * cluster_bytes).max(head_end) };
+        [(start, head_end), (tail_start, end)]
+    });
+    ends.filter(|(start, end)| start < end).collect()
 }
 
 /// The base and all below it, and what it has yet to be compared with.
@@ -114,4 +150,28 @@ fn differs(layer: u32, byte: u64) -> Failure {
         "within {UNIT_BYTES} bytes from byte {byte} of the disk on, it reads differently from what was to be written"
     );
     Failure::new(error_kind::REFUSED, layer, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_beside_in_the_same_clusters_is_found() {
+        let rest = |lengths: &[(u64, bool)]| {
+            let mut sources = Vec::new();
+            let mut guest_offset = 200;
+            for (length_bytes, is_present) in lengths {
+                let source = if *is_present { Source::Zero } else { Source::Absent };
+                sources.push(Extent { guest_offset, length_bytes: *length_bytes, source });
+                guest_offset += length_bytes;
+            }
+            rest_of_clusters(&sources, 100)
+        };
+        assert_eq!(rest(&[(100, true), (300, false), (100, true)]), []);
+        assert_eq!(rest(&[(150, false), (20, true), (430, false)]), [(300, 350), (370, 400)]);
+        assert_eq!(rest(&[(10, true), (30, false), (60, true)]), [(210, 240)]);
+        assert_eq!(rest(&[(10, true), (220, false), (20, true)]), [(210, 300), (400, 430)]);
+        assert_eq!(rest(&[(10, true), (33, false)]), [(210, 243)]);
+    }
 }

@@ -10,6 +10,7 @@ pub mod commit;
 mod compare;
 mod compare_base;
 mod crypt;
+mod digest;
 pub mod info;
 pub mod job;
 pub mod layer;

@@ -24,6 +24,7 @@ use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
 use super::stage::run_jobs;
 use super::stats::Stats;
+use super::verdict::{AFTERWARDS, COPYING, Verdict};
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -206,16 +207,28 @@ impl Chain {
     fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
         let jobs = self.jobs(how);
         let mut on_progress = |done, total| progress.update(done, total);
-        let mut goes_on = |_, answer: &Answer| answer.error().is_none();
+        let mut verdict = Verdict::default();
+        let mut goes_on = |index, answer: &Answer| {
+            answer.error().is_none() && (!how.verifies || verdict.goes_on(index, &answer.payload))
+        };
         let memory_bytes = memory_bytes(&self.layers);
         let answers = run_jobs(sandbox, operation::COMMIT, &jobs, memory_bytes, &mut on_progress, &mut goes_on)
             .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
-        answers.first().into_iter().for_each(|answer| repairs::tell(&self.layers, &answer.payload));
+        let copying = answers.get(if how.verifies { COPYING } else { 0 });
+        copying.into_iter().for_each(|answer| repairs::tell(&self.layers, &answer.payload));
+        if let Some(part) = verdict.changed {
+            return Err(self.verification_failure(self.base, part.to_string().as_bytes()));
+        }
         let Some(last) = answers.last() else {
             return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("there is none".to_owned()) });
         };
         if let Some(error) = last.error() {
-            return Err(if answers.len() == 2 { self.verification_failure(error) } else { self.failure(error) });
+            let is_verifying = how.verifies && answers.len() == AFTERWARDS + 1;
+            return Err(if is_verifying {
+                self.verification_failure(error.layer, &error.text)
+            } else {
+                self.failure(error)
+            });
         }
         progress.finish();
         if last.operation.len() < CommitReport::SIZE_BYTES {
@@ -224,8 +237,8 @@ impl Chain {
         Ok(CommitReport::get(&last.operation))
     }
 
-    /// The jobs that make up the commit: all in one; or copying, comparing, and what the overlay may forget. Each may write to
-    /// what it has to change, and to nothing else.
+    /// The jobs that make up the commit: all in one; or a look at what must not change, copying, comparing, and what the overlay
+    /// may forget. Each may write to what it has to change, and to nothing else.
     fn jobs<'a>(&'a self, how: &How<'a>) -> Vec<(Devices<'a>, CommitJob)> {
         // An overlay that was not closed properly is repaired, whatever becomes of it.
         let is_dirty = self.layers[0].summary.flags & info_flag::DIRTY != 0;
@@ -248,10 +261,10 @@ impl Chain {
             return vec![job(0, true, how.empties || is_dirty)];
         }
         let emptying = how.empties.then(|| job(commit_flag::EMPTY_ONLY, false, true));
-        [job(commit_flag::COPY_ONLY, true, is_dirty), job(commit_flag::COMPARE_ONLY, false, false)]
-            .into_iter()
-            .chain(emptying)
-            .collect()
+        let digesting = job(commit_flag::DIGEST_ONLY, false, false);
+        let copying = job(commit_flag::COPY_ONLY, true, is_dirty);
+        let comparing = job(commit_flag::COMPARE_ONLY, false, false);
+        [digesting, copying, comparing].into_iter().chain(emptying).collect()
     }
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
@@ -295,15 +308,11 @@ impl Chain {
     }
 
     /// What the fresh sandbox found when it read the base again.
-    fn verification_failure(&self, error: Reported) -> Failure {
-        let mut text = b"Verification failed: ".to_vec();
-        text.extend_from_slice(&error.text);
-        text.extend_from_slice(b"; '");
-        text.extend_from_slice(&self.name(0));
-        text.extend_from_slice(
-            b"' was not changed and still reads as before: check the disk, then run the same command again",
-        );
-        Failure::Image { image: self.name(error.layer), text }
+    fn verification_failure(&self, layer: usize, text: &[u8]) -> Failure {
+        let overlay = self.name(0);
+        let hint = b"' was not changed and still reads as before: check the disk, then run the same command again";
+        let text = [b"Verification failed: ", text, b"; '", &overlay, hint].concat();
+        Failure::Image { image: self.name(layer), text }
     }
 
     fn as_json(&self, report: &CommitReport, more: Vec<(&str, String)>) -> String {

@@ -20,6 +20,7 @@ mod secret;
 mod stage;
 mod stats;
 mod usage;
+mod verdict;
 mod version;
 
 use std::ffi::OsString;

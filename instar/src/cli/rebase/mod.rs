@@ -5,7 +5,6 @@ mod chains;
 mod failure;
 #[cfg(test)]
 mod tests;
-mod verdict;
 
 use std::ffi::OsStr;
 use std::io;
@@ -29,6 +28,7 @@ use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
 use super::stage::run_jobs;
 use super::stats::Stats;
+use super::verdict::{AFTERWARDS, COPYING, Verdict};
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -38,7 +38,6 @@ use crate::vm::VmError;
 
 use chains::{Chains, Named};
 pub use failure::RebaseFailure;
-use verdict::Verdict;
 
 const COMMAND: &str = "rebase";
 /// How far progress moves before it is shown again.
@@ -222,14 +221,13 @@ impl<'a> Rebase<'a> {
         };
         let answers = run_jobs(sandbox, operation::REBASE, &jobs, memory_bytes(layers), &mut on_progress, &mut goes_on)
             .map_err(|error| Failure::Sandbox { image: self.image(0), error })?;
-        // Where there is verification, copying is the second job.
-        let copying = answers.get(usize::from(self.verifies));
+        let copying = answers.get(if self.verifies { COPYING } else { 0 });
         copying.into_iter().for_each(|answer| repairs::tell(layers, &answer.payload));
         if let Some(part) = verdict.changed {
             return Err(self.verification_failure(0, part.to_string().as_bytes()));
         }
         if let Some(error) = answers.last().and_then(Answer::error) {
-            let is_verifying = self.verifies && answers.len() == 3;
+            let is_verifying = self.verifies && answers.len() == AFTERWARDS + 1;
             return Err(if is_verifying {
                 self.verification_failure(error.layer, &error.text)
             } else {

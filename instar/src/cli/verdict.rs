@@ -1,14 +1,15 @@
-//! Compares what the overlay showed over its old chain with what it shows over the new one. Both come from sandboxes that do
-//! not know each other's answers, as digests; here they are bytes.
+//! Whether what must not change has the same digests before copying and afterwards. They come from sandboxes that do not know
+//! each other's answers; here they are bytes.
 
 use std::fmt;
 
 use instar_abi::report::DigestItem;
 use instar_abi::wire::Wire;
 
-/// The job that digests what the overlay shows at first, and the one that does so once it has what it needs.
+/// The job that digests at first, the one that copies, and the one that digests once more.
 const BEFORE: usize = 0;
-const AFTERWARDS: usize = 2;
+pub(super) const COPYING: usize = 1;
+pub(super) const AFTERWARDS: usize = 2;
 
 /// What has been found.
 #[derive(Debug, Default)]
@@ -30,7 +31,7 @@ impl fmt::Display for Part {
         let Self { guest_offset, length_bytes } = self;
         write!(
             f,
-            "within {length_bytes} bytes from byte {guest_offset} of the disk on, it would read differently from before"
+            "within {length_bytes} bytes from byte {guest_offset} of the disk on, it reads differently from before"
         )
     }
 }
