@@ -101,8 +101,9 @@ const SHAPES: [&str; 24] = [
 
 #[test]
 fn the_built_program_does_the_same_with_verification() {
-    if std::env::var_os("INSTAR_TEST_WITHOUT_KVM").is_some() {
-        println!("skipped: the_built_program_does_the_same_with_verification: INSTAR_TEST_WITHOUT_KVM is set");
+    let is_left_out = std::env::var_os("INSTAR_TEST_WITHOUT_KVM").is_some_and(|value| value == "1");
+    if is_left_out && !Path::new("/dev/kvm").exists() {
+        println!("the_built_program_does_the_same_with_verification: skipped, there is no /dev/kvm");
         return;
     }
     let product = Product::find().expect("the program");
@@ -287,7 +288,7 @@ fn a_rebase_on_a_forgetful_disk_leaves_the_overlay_as_it_reads() {
 }
 
 /// Flips of a bit between copying and reading again, for each case.
-const FLIPS: u64 = 24;
+const FLIPS: u64 = 12;
 
 #[test]
 fn a_bit_that_flips_before_it_is_read_again_is_noticed_or_does_no_harm() {
@@ -323,7 +324,10 @@ fn a_bit_that_flips_before_it_is_read_again_is_noticed_or_does_no_harm() {
                     path.display()
                 );
             }
-            if case.op == Operation::Commit {
+            // What lies beside the written data in a new block of the base is shown by every overlay.
+            let is_beside = said.contains("was not changed, but shows that, too");
+            assert!(!is_beside || name.contains("vdi") || name.contains("vhdx"), "{context}");
+            if case.op == Operation::Commit && !is_beside {
                 assert_eq!(before, shown(folder, overlay), "{context}");
             }
         }

@@ -217,7 +217,10 @@ impl Chain {
         let copying = answers.get(if how.verifies { COPYING } else { 0 });
         copying.into_iter().for_each(|answer| repairs::tell(&self.layers, &answer.payload));
         if let Some(part) = verdict.changed {
-            return Err(self.verification_failure(self.base, part.to_string().as_bytes()));
+            // The overlay holds nothing there that could be written again.
+            let hint =
+                ", but shows that, too. Check the disk and restore the base before it is used or committed to again";
+            return Err(self.verification_failure(self.base, part.to_string().as_bytes(), hint));
         }
         let Some(last) = answers.last() else {
             return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("there is none".to_owned()) });
@@ -225,7 +228,8 @@ impl Chain {
         if let Some(error) = last.error() {
             let is_verifying = how.verifies && answers.len() == AFTERWARDS + 1;
             return Err(if is_verifying {
-                self.verification_failure(error.layer, &error.text)
+                let hint = " and still reads as before: check the disk, then run the same command again";
+                self.verification_failure(error.layer, &error.text, hint)
             } else {
                 self.failure(error)
             });
@@ -307,11 +311,10 @@ impl Chain {
         }
     }
 
-    /// What the fresh sandbox found when it read the base again.
-    fn verification_failure(&self, layer: usize, text: &[u8]) -> Failure {
-        let overlay = self.name(0);
-        let hint = b"' was not changed and still reads as before: check the disk, then run the same command again";
-        let text = [b"Verification failed: ", text, b"; '", &overlay, hint].concat();
+    /// What the fresh sandbox found when it read the base again, and what is to be done.
+    fn verification_failure(&self, layer: usize, text: &[u8], hint: &str) -> Failure {
+        let text =
+            [b"Verification failed: ", text, b"; '", &self.name(0), b"' was not changed", hint.as_bytes()].concat();
         Failure::Image { image: self.name(layer), text }
     }
 
