@@ -133,8 +133,8 @@ pub(super) trait Sandbox {
 ///
 /// An image is looked at in a worker process that has nothing but that image, read-only, and no lock of it; several can come
 /// one after the other, and the files that they lead to are opened between them. The job that writes is the last of a command
-/// and has all files open: it runs in this process, which is jailed from then on. So nobody is left that could still write
-/// when this process is killed.
+/// and has all files open: it runs in this process, which is jailed from then on, and so do those that verify it, each with a
+/// machine of its own that was made before. So nobody is left that could still write when this process is killed.
 #[derive(Default)]
 pub(super) struct KvmSandbox {
     hypervisor: Option<Hypervisor>,
