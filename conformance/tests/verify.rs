@@ -7,12 +7,13 @@ use conformance::digest;
 use conformance::fixture::{Workspace, list_files};
 use conformance::image::Chain;
 use conformance::paths;
-use conformance::runner::inprocess::{Direct, FileStorage, carry_out, run_command};
+use conformance::runner::inprocess::{Direct, Disk, Disks, FileStorage, carry_out, run_command};
 use conformance::runner::{Product, Program, RunOutput, format_of};
 use instar::session::{DeviceFile, Guest};
 use instar::vm::VmError;
 use instar_abi::job::{CommitJob, RebaseJob, commit_flag, operation, rebase_flag};
 use instar_exec::job::Job;
+use instar_exec::recording::{Recording, Request};
 use instar_exec::{CopySegment, DeviceId, Storage, StorageError};
 use std::collections::BTreeMap;
 use std::fs;
@@ -221,6 +222,51 @@ impl Guest for Flipping {
             self.flipped = Some((path_of(device), at as u64));
         }
         Ok(answer)
+    }
+}
+
+/// Records what is asked of the devices, in all jobs of a command.
+#[derive(Default)]
+struct Recorder(Vec<Request>);
+
+impl Guest for Recorder {
+    fn run(
+        &mut self,
+        job_operation: u32,
+        devices: &[DeviceFile<'_>],
+        job: &[u8],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<u8>, VmError> {
+        if job_operation == operation::INFO {
+            return Direct.run(job_operation, devices, job, progress);
+        }
+        let read = |device: &DeviceFile<'_>| Disk::from_bytes(&fs::read(path_of(device)).expect("a file"));
+        let mut recording = Recording::new(Disks(devices.iter().map(read).collect()));
+        let answer = carry_out(job_operation, job, &mut recording)?;
+        for (device, disk) in devices.iter().zip(&recording.storage.0).filter(|(device, _)| device.writable) {
+            fs::write(path_of(device), disk.to_bytes()).expect("writes");
+        }
+        self.0.extend(recording.requests.into_iter().filter(|request| *request != Request::Settle));
+        Ok(answer)
+    }
+}
+
+/// So that whatever the crash harness finds of a command holds with verification as well.
+#[test]
+fn the_same_is_written_in_the_same_order_with_verification() {
+    let rebases = ["rebase-safe-other", "rebase-safe-detach", "rebase-safe-compress", "rebase-v2-safe"];
+    let others = ["commit-data-file-overlay", "commit-snapshot-both", "commit-vmdk", "commit-lazy-refcounts"];
+    for name in COMMITS.into_iter().chain(others).chain(rebases) {
+        let case = load(name);
+        let requests = [&case, &verified(&case)].map(|case| {
+            let workspace = Workspace::unpack(&case.fixture).expect("a fixture");
+            let mut recorder = Recorder::default();
+            let output = run_command(case.op.word(), &case.argv, workspace.path(), &mut recorder).expect("runs");
+            assert_eq!(output.rc, Some(0), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            recorder.0
+        });
+        assert!(requests[0].iter().any(|request| request.changes().is_some()), "{name} changes nothing");
+        assert!(requests[0] == requests[1], "{name}: other requests with --verify");
     }
 }
 

@@ -207,12 +207,12 @@ fn image(size_bytes: u64, cluster_bits: u32, backing: Option<&[u8]>, guests: &[u
     }
     const COPIED: u64 = 1 << 63;
     for (place, table) in (l2_start..).zip(&tables) {
-        put(l1_start * cluster_bytes + 8 * table, &(place * cluster_bytes | COPIED).to_be_bytes());
+        put(l1_start * cluster_bytes + 8 * table, &((place * cluster_bytes) | COPIED).to_be_bytes());
     }
     for (host, guest) in (data_start..).zip(guests) {
         let table = tables.binary_search(&(guest / table_entries)).expect("listed") as u64;
         let entry = (l2_start + table) * cluster_bytes + 8 * (guest % table_entries);
-        put(entry, &(host * cluster_bytes | COPIED).to_be_bytes());
+        put(entry, &((host * cluster_bytes) | COPIED).to_be_bytes());
     }
     let mut disks = Disks(vec![Disk::from_bytes(&bytes)]);
     disks.resize(DeviceId(0), clusters * cluster_bytes).expect("not too long");
