@@ -90,6 +90,18 @@ pub struct JailArguments {
     pub sandbox: Option<OsString>,
 }
 
+/// What is done and told besides.
+#[derive(Debug, Args)]
+pub struct CareArguments {
+    /// Read the result again in a fresh sandbox, from the disk, and compare it, before FILE is emptied or names another
+    /// backing file
+    #[arg(long = "verify")]
+    pub verify: bool,
+    /// Tell what it took: exits, requests, bytes and times; on standard error, or in the JSON output
+    #[arg(long = "stats")]
+    pub stats: bool,
+}
+
 /// What `commit` is asked for.
 #[derive(Debug, Args)]
 pub struct CommitArguments {
@@ -133,6 +145,8 @@ pub struct CommitArguments {
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
     #[command(flatten)]
+    pub care: CareArguments,
+    #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]
     pub jail: JailArguments,
@@ -168,6 +182,9 @@ pub struct InfoArguments {
     /// Print what qemu-img of this version prints, such as 8.2.0
     #[arg(long = "qemu-version", value_name = "V", allow_hyphen_values = true)]
     pub qemu_version: Option<OsString>,
+    /// Tell what it took on standard error: exits, requests, bytes and times
+    #[arg(long = "stats")]
+    pub stats: bool,
     #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]
@@ -212,6 +229,8 @@ pub struct RebaseArguments {
     /// Form of the result: human or json
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
+    #[command(flatten)]
+    pub care: CareArguments,
     #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]

@@ -19,7 +19,10 @@ mod repairs;
 mod runner;
 mod sandbox;
 mod secret;
+mod stage;
+mod stats;
 mod usage;
+mod verdict;
 mod version;
 
 use std::ffi::OsString;

@@ -1,5 +1,7 @@
 //! The seam to the sandbox: a job goes in, an answer comes out, and what the answer says becomes the host's own terms.
 
+use std::cell::RefCell;
+
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
 use instar_abi::report::{InfoReport, MAX_TEXT_BYTES, ReportHeader, error_kind, info_flag, outcome};
@@ -8,6 +10,8 @@ use instar_abi::wire::Wire;
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
 use super::output::complain;
+use super::stage::Stage;
+use super::stats::Run;
 use crate::apart;
 use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
@@ -91,6 +95,34 @@ pub(super) trait Sandbox {
         progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError>;
 
+    /// Runs several jobs on the same files, one after the other, until `goes_on` says no to an answer, counted from 0.
+    ///
+    /// # Errors
+    /// Every way in which one of them ends without an answer.
+    fn run_all(
+        &mut self,
+        stages: &[Stage<'_>],
+        memory_bytes: u64,
+        progress: OnProgress<'_>,
+        goes_on: &mut dyn FnMut(usize, &Answer) -> bool,
+    ) -> Result<Vec<Answer>, VmError> {
+        let mut answers = Vec::with_capacity(stages.len());
+        for (index, stage) in stages.iter().enumerate() {
+            let answer = self.run(stage.operation, stage.devices, stage.job, memory_bytes, Some(&mut *progress))?;
+            let goes_on = goes_on(index, &answer);
+            answers.push(answer);
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// What every run so far took, in their order; empty where nobody counts.
+    fn efforts(&self) -> &[Run] {
+        &[]
+    }
+
     /// Says which job will come after those that look at images.
     fn expect(&mut self, _operation: u32) {}
 
@@ -105,8 +137,8 @@ pub(super) trait Sandbox {
 ///
 /// An image is looked at in a worker process that has nothing but that image, read-only, and no lock of it; several can come
 /// one after the other, and the files that they lead to are opened between them. The job that writes is the last of a command
-/// and has all files open: it runs in this process, which is jailed from then on. So nobody is left that could still write
-/// when this process is killed.
+/// and has all files open: it runs in this process, which is jailed from then on, and so do those that verify it, each with a
+/// machine of its own that was made before. So nobody is left that could still write when this process is killed.
 #[derive(Default)]
 pub(super) struct LocalSandbox {
     runner: Runner,
@@ -119,6 +151,7 @@ pub(super) struct LocalSandbox {
     leaving: Vec<Leaving>,
     /// What has been said of a jail that is not whole; one command says it once.
     warned: Vec<String>,
+    efforts: Vec<Run>,
 }
 
 impl LocalSandbox {
@@ -142,8 +175,9 @@ impl LocalSandbox {
         let session = Session { memory_bytes, ..Session::new(platform, program(operation::INFO)?, &files, job) };
         let (expected, prepared) = (self.expected.take(), &mut self.prepared);
         let prepare_expected = || *prepared = prepared.take().or(prepare(platform, expected));
-        let (report, leaving) = apart::run(session, jail, prepare_expected)?;
+        let ((report, effort), leaving) = apart::run(session, jail, prepare_expected)?;
         self.leaving.push(leaving);
+        self.efforts.push((operation::INFO, effort));
         Ok(report)
     }
 }
@@ -174,30 +208,52 @@ impl Sandbox for LocalSandbox {
         devices: &Devices<'_>,
         job: &[u8],
         memory_bytes: u64,
-        mut progress: Option<OnProgress<'_>>,
+        progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError> {
-        let mut relay = |done, total| {
-            if let Some(progress) = &mut progress {
-                progress(done, total);
-            }
-        };
-        let report = if job_operation == operation::INFO {
-            self.look(job, devices, memory_bytes)?
-        } else {
-            let jail = Jail { purpose: devices.purpose(), must_be_whole: self.jail_must_be_whole, ..Jail::default() };
-            let platform = open_once(&mut self.platform, self.runner)?;
-            let session = Session {
+        if job_operation == operation::INFO {
+            let report = self.look(job, devices, memory_bytes)?;
+            self.warn(&report);
+            return Ok(Answer::from(report));
+        }
+        let stage = Stage::new(job_operation, devices, job, false);
+        let mut answers = self.run_all(&[stage], memory_bytes, progress.unwrap_or(&mut |_, _| ()), &mut |_, _| true)?;
+        answers.pop().ok_or_else(|| VmError::Config("there is nothing to run".to_owned()))
+    }
+
+    fn run_all(
+        &mut self,
+        stages: &[Stage<'_>],
+        memory_bytes: u64,
+        progress: OnProgress<'_>,
+        goes_on: &mut dyn FnMut(usize, &Answer) -> bool,
+    ) -> Result<Vec<Answer>, VmError> {
+        let purpose = stages.first().map_or_else(Purpose::default, |stage| stage.devices.purpose());
+        let jail = Jail { purpose, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
+        // All stages tell the same listener.
+        let progress = RefCell::new(progress);
+        let mut relays: Vec<_> = stages.iter().map(|_| |done, total| (*progress.borrow_mut())(done, total)).collect();
+        let sessions = stages.iter().zip(&mut relays).map(|(stage, relay)| {
+            Ok(Session {
                 memory_bytes,
                 prepared: self.prepared.take(),
-                has_ciphers: devices.has_secrets(),
-                bytes_per_second: devices.bytes_per_second(),
-                progress: Some(&mut relay),
-                ..Session::new(platform, program(job_operation)?, devices.files(), job)
-            };
-            apart::confined(session, jail)?
-        };
-        self.warn(&report);
-        Ok(Answer::from(report))
+                has_ciphers: stage.has_ciphers,
+                bytes_per_second: stage.devices.bytes_per_second(),
+                progress: Some(relay),
+                ..Session::new(platform, program(stage.operation)?, stage.devices.files(), stage.job)
+            })
+        });
+        let sessions = sessions.collect::<Result<Vec<_>, VmError>>()?;
+        let mut goes_on = |index, report: &Report| goes_on(index, &Answer::from(report.clone()));
+        let done = apart::confined(sessions, jail, &mut goes_on)?;
+        let (reports, efforts): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+        reports.iter().for_each(|report| self.warn(report));
+        self.efforts.extend(stages.iter().map(|stage| stage.operation).zip(efforts));
+        Ok(reports.into_iter().map(Answer::from).collect())
+    }
+
+    fn efforts(&self) -> &[Run] {
+        &self.efforts
     }
 
     fn expect(&mut self, operation: u32) {
