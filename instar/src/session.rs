@@ -183,7 +183,7 @@ impl<'a> Session<'a> {
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
         let mut before_start = || match &self.jail {
-            Some(jail) => jail.close().map(drop).map_err(VmError::Unavailable),
+            Some(jail) => jail.close().map(drop).map_err(VmError::Jail),
             None => Ok(()),
         };
         vm.run(&mut bus, self.limit, &mut before_start, &mut |ram| {

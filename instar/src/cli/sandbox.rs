@@ -8,6 +8,7 @@ use instar_abi::wire::Wire;
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
 use crate::apart;
+use crate::code::Code;
 use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
@@ -35,6 +36,8 @@ pub(super) struct Reported {
     pub(super) layer: usize,
     /// The guest's text, or the system's words for the error number where there is none.
     pub(super) text: Vec<u8>,
+    /// The system's error number behind it, or 0.
+    pub(super) errno: i32,
 }
 
 impl From<Report> for Answer {
@@ -61,11 +64,28 @@ impl Answer {
             text = system_text(&std::io::Error::from_raw_os_error(header.errno.saturating_abs())).into_bytes();
         }
         let layer = usize::try_from(header.error_layer).unwrap_or(usize::MAX);
-        Some(Reported { kind: header.error_kind, layer, text })
+        Some(Reported { kind: header.error_kind, layer, text, errno: header.errno })
     }
 }
 
 impl Reported {
+    /// What kind of failure it is. `job` is that of a job that failed for no reason the system has a number for.
+    pub(super) fn code(&self, job: Code) -> Code {
+        match self.kind {
+            error_kind::OPEN => Code::of_errno(self.errno, Code::InvalidImage),
+            error_kind::CORRUPT => Code::CorruptImage,
+            error_kind::UNSUPPORTED => Code::UnsupportedFormat,
+            error_kind::REFUSED => Code::Refused,
+            error_kind::JOB | error_kind::STORAGE => Code::of_errno(self.errno, job),
+            _ => Code::GuestFault,
+        }
+    }
+
+    /// The cause, for an image that cannot be opened and is shown under this name.
+    pub(super) fn into_cause(self, name: &[u8]) -> Cause {
+        Cause::Image { code: self.code(Code::Io), name: name.to_vec(), text: self.text }
+    }
+
     /// A guest that gave up on its own account.
     pub(super) fn into_stop(self) -> VmError {
         VmError::Panic(String::from_utf8_lossy(&self.text).into_owned())
@@ -232,7 +252,7 @@ impl<S: Sandbox> Inspect for Inspector<'_, S> {
         match answer.error() {
             None => summary(answer).map_err(|error| Finding::Sandbox(VmError::Report(error.to_string()))),
             Some(error) if error.kind == error_kind::INTERNAL => Err(Finding::Sandbox(error.into_stop())),
-            Some(error) => Err(Finding::Image(Cause::Image(error.text))),
+            Some(error) => Err(Finding::Image(error.into_cause(image.name()))),
         }
     }
 }

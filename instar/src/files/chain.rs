@@ -11,6 +11,7 @@ use super::keys::{ImageKeys, LayerKey};
 use super::name::{self, Location};
 use super::open::{Access, ImageFile, open_found};
 use super::policy::Gate;
+use crate::code::Code;
 
 /// The most images in one chain. The contract's device table leaves room for some external data files besides.
 pub const MAX_LAYERS: usize = 200;
@@ -271,7 +272,8 @@ pub fn inspect_whole<I: Inspect>(
     }
     if summary.extent_names.len() >= MAX_DEVICES {
         let text = b"the image has more extent files than can be opened".to_vec();
-        return Err(Finding::Image(Cause::Image(text)));
+        let (code, name) = (Code::UnsupportedFormat, image.name().to_vec());
+        return Err(Finding::Image(Cause::Image { code, name, text }));
     }
     let open = |recorded: &Vec<u8>| {
         let at = location.join(&name::parse(recorded)?);
@@ -306,12 +308,14 @@ struct Next {
 
 /// Refuses what cannot be read or written at all: an image without a key, and for a writer one that is marked corrupt.
 fn check_use(image: &ImageFile, summary: &Summary, key: &LayerKey) -> Result<(), Cause> {
-    let refused = |text: &str| Err(Cause::Image(text.as_bytes().to_vec()));
+    let refused = |code, text: &str| {
+        Err(Cause::Image { code, name: image.name().to_vec(), text: text.as_bytes().to_vec() })
+    };
     if image.is_writable() && summary.flags & info_flag::CORRUPT != 0 {
-        return refused("qcow2: Image is corrupt; cannot be opened read/write");
+        return refused(Code::CorruptImage, "qcow2: Image is corrupt; cannot be opened read/write");
     }
     if summary.format == format::LUKS && key.volume_secret.is_none() {
-        return refused("Parameter 'key-secret' is required for cipher");
+        return refused(Code::EncryptionKey, "Parameter 'key-secret' is required for cipher");
     }
     let method = match summary.flags & (info_flag::ENCRYPT_LUKS | info_flag::ENCRYPT_AES) {
         0 => return Ok(()),
@@ -319,10 +323,11 @@ fn check_use(image: &ImageFile, summary: &Summary, key: &LayerKey) -> Result<(),
         _ => "aes",
     };
     if let Some(other) = key.encrypt_format.as_deref().filter(|format| *format != method) {
-        return refused(&format!("Header reported '{method}' encryption format but options specify '{other}'"));
+        let text = format!("Header reported '{method}' encryption format but options specify '{other}'");
+        return refused(Code::EncryptionKey, &text);
     }
     if key.encrypt_secret.is_none() {
-        return refused("Parameter 'encrypt.key-secret' is required for cipher");
+        return refused(Code::EncryptionKey, "Parameter 'encrypt.key-secret' is required for cipher");
     }
     Ok(())
 }
@@ -371,7 +376,8 @@ pub fn open_data(
         return Ok(None);
     }
     let Some(recorded) = &summary.data_file_name else {
-        return Err(Cause::Image(b"'data-file' is required for this image".to_vec()));
+        let (code, text) = (Code::InvalidImage, b"'data-file' is required for this image".to_vec());
+        return Err(Cause::Image { code, name: holder.shown(gate.overlay_directory()), text });
     };
     let mut parsed = name::parse(recorded)?;
     parsed.from_working_directory = true;

@@ -18,6 +18,7 @@ use super::error::Cause;
 use super::locks::{self, Claim};
 use super::policy::path;
 use super::walk::Found;
+use crate::code::Code;
 
 /// How a file is opened and what its locks claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +174,8 @@ impl ImageFile {
         let opened = self.open_again(self.is_writable(), OFlag::O_DIRECT);
         self.direct = Some(opened.map_err(|error| match error.raw_os_error() {
             Some(nix::libc::EINVAL) => {
-                Cause::System { name: self.name.clone(), text: "filesystem does not support O_DIRECT".to_owned() }
+                let text = "filesystem does not support O_DIRECT".to_owned();
+                Cause::System { name: self.name.clone(), text, code: Code::Usage }
             }
             _ => Cause::system(&self.name, &error),
         })?);

@@ -26,10 +26,11 @@ use super::rate;
 use super::repairs;
 use super::sandbox::{Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
+use crate::code::Code;
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, ImageFile, Location, OpenError, driver};
+use crate::files::{Access, ImageFile, Location, OpenError, driver};
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -235,17 +236,19 @@ impl<'a> Rebase<'a> {
             (error_kind::OPEN, Some(backing_depth)) => Failure::Rebase(RebaseFailure::NewBacking {
                 name: self.name.unwrap_or_default().to_vec(),
                 backing_depth,
-                cause: Cause::Image(error.text),
+                cause: error.into_cause(&image),
             }),
             (error_kind::OPEN, None) => {
-                Failure::Open(OpenError { image: self.image(0), backing_depth: layer, cause: Cause::Image(error.text) })
+                Failure::Open(OpenError { image: self.image(0), backing_depth: layer, cause: error.into_cause(&image) })
             }
             (error_kind::CORRUPT | error_kind::UNSUPPORTED | error_kind::REFUSED, _) => {
-                Failure::Image { image, text: error.text }
+                Failure::Image { code: error.code(Code::Refused), image, text: error.text }
             }
             (error_kind::JOB, _) => self.header_failure(error.text),
             (error_kind::STORAGE, Some(_)) => Failure::Rebase(RebaseFailure::ReadNew),
-            (error_kind::STORAGE, None) if layer == 0 => Failure::Rebase(RebaseFailure::Write(error.text)),
+            (error_kind::STORAGE, None) if layer == 0 => {
+                Failure::Rebase(RebaseFailure::Write { code: error.code(Code::Io), text: error.text })
+            }
             (error_kind::STORAGE, None) => Failure::Rebase(RebaseFailure::ReadOld),
             (error_kind::INTERNAL, _) => Failure::Sandbox { image, error: error.into_stop() },
             (kind, _) => Failure::Sandbox { image, error: VmError::Report(format!("unknown kind of error {kind}")) },
