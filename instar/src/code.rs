@@ -178,13 +178,10 @@ mod tests {
     #[test]
     fn numbers_of_the_system_become_codes() {
         let of = |errno| Code::of_errno(errno, Code::JobFailed);
-        assert_eq!([of(2), of(13), of(28), of(122), of(5)], [
-            Code::NotFound,
-            Code::PermissionDenied,
-            Code::NoSpace,
-            Code::NoSpace,
-            Code::Io
-        ]);
+        assert_eq!(
+            [of(2), of(13), of(28), of(122), of(5)],
+            [Code::NotFound, Code::PermissionDenied, Code::NoSpace, Code::NoSpace, Code::Io]
+        );
         assert_eq!([of(0), of(75)], [Code::JobFailed, Code::JobFailed]);
         assert_eq!(Code::of_system(&io::Error::other("no number")), Code::Io);
     }

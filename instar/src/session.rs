@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use instar_abi::job::operation;
 use instar_abi::memory::{
@@ -13,6 +13,8 @@ use instar_abi::memory::{
 };
 use instar_abi::report::{CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC, RebaseReport, ReportHeader, outcome};
 use instar_abi::wire::Wire;
+
+use tracing::info;
 
 use crate::devices::{Backend, Bus, Flushing};
 use crate::jail::Jail;
@@ -175,6 +177,8 @@ impl<'a> Session<'a> {
         let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
         let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
         let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
+        let start = Instant::now();
+        let (was_prepared, memory_bytes) = (self.prepared.is_some(), self.memory_bytes);
         let prepared = match self.prepared.filter(|machine| machine.memory_bytes() == self.memory_bytes) {
             Some(machine) => machine,
             None => self.program.prepare(self.hypervisor, self.memory_bytes)?,
@@ -183,12 +187,17 @@ impl<'a> Session<'a> {
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
         let mut before_start = || match &self.jail {
-            Some(jail) => jail.close().map(drop).map_err(VmError::Jail),
+            Some(jail) => jail.close().map(|layers| layers.tell()).map_err(VmError::Jail),
             None => Ok(()),
         };
-        vm.run(&mut bus, self.limit, &mut before_start, &mut |ram| {
+        info!(device_count, memory_bytes, was_prepared, took = ?start.elapsed(), "sandbox ready");
+        let start = Instant::now();
+        let done = vm.run(&mut bus, self.limit, &mut before_start, &mut |ram| {
             meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
-        })?;
+        });
+        info!(took = ?start.elapsed(), has_report = done.is_ok(), "guest ended");
+        bus.tell_requests();
+        done?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
         let report = Report::read(area, self.program.report_bytes);
         // The machine may live on for a while, and there may be secrets in its job.

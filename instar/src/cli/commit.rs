@@ -115,11 +115,8 @@ fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl San
     if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
         warn_of_probed_raw(&name);
     }
-    let secrets = overlay.secrets.of_layers(&layers).map_err(|error| {
-        let backing_depth = error.layer;
-        let cause = error.into_cause(layers[backing_depth].image.name());
-        Failure::Open(OpenError { image: name, backing_depth, cause })
-    })?;
+    let secrets = overlay.secrets.of_layers(&layers);
+    let secrets = secrets.map_err(|error| Failure::Open(error.into_open_error(&layers)))?;
     Ok(Opened { gate, layers, secrets })
 }
 
@@ -218,10 +215,9 @@ impl Chain {
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
     fn delete_overlay(&self, removal: &Removal) -> Result<(), Failure> {
-        let failed = |what: &str, error: &io::Error| Failure::Image {
-            code: Code::NotDeleted,
-            image: self.name(0),
-            text: format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes(),
+        let failed = |what: &str, error: &io::Error| {
+            let text = format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes();
+            Failure::Image { code: Code::NotDeleted, image: self.name(0), text }
         };
         self.layers[self.base]
             .files()
@@ -242,18 +238,13 @@ impl Chain {
 
     /// What the guest program reported, as the user will read it.
     fn failure(&self, error: Reported) -> Failure {
-        let image = self.name(error.layer);
+        let (image, code) = (self.name(error.layer), error.code(Code::JobFailed));
         match error.kind {
-            error_kind::OPEN => {
-                let backing_depth = if error.layer < self.layers.len() { error.layer } else { 0 };
-                Failure::Open(OpenError { image: self.name(0), backing_depth, cause: error.into_cause(&image) })
-            }
+            error_kind::OPEN => Failure::Open(error.into_open_error(&self.layers)),
             error_kind::CORRUPT | error_kind::UNSUPPORTED | error_kind::REFUSED => {
-                Failure::Image { code: error.code(Code::Refused), image, text: error.text }
+                Failure::Image { code, image, text: error.text }
             }
-            error_kind::JOB | error_kind::STORAGE => {
-                Failure::Job { code: error.code(Code::JobFailed), image, text: error.text }
-            },
+            error_kind::JOB | error_kind::STORAGE => Failure::Job { code, image, text: error.text },
             error_kind::INTERNAL => Failure::Sandbox { image, error: error.into_stop() },
             kind => Failure::Sandbox { image, error: VmError::Report(format!("unknown kind of error {kind}")) },
         }

@@ -44,7 +44,9 @@ pub(super) fn own_command(words: &[OsString]) -> Option<&[OsString]> {
     let command = words.get(command_place(words)?..)?;
     if command.len() < words.len() {
         let name = Printable(command.first()?.as_bytes()).to_string();
-        warn(&format!("options in front of '{name}' have no effect: instar does it, which has no trace points of qemu-img's"));
+        warn(&format!(
+            "options in front of '{name}' have no effect: instar does it, which has no trace points of qemu-img's"
+        ));
     }
     Some(command)
 }
@@ -101,7 +103,8 @@ fn find(command: &str) -> Result<PathBuf, Failure> {
         return Ok(named);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut candidates = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(NAME));
+    let mut candidates =
+        std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(NAME));
     candidates.find(|candidate| is_program(candidate) && !is_own(candidate)).ok_or_else(|| {
         Failure::NoQemuImg(format!(
             "instar does commit, info and rebase, and found no other qemu-img in PATH for '{command}'; \
@@ -135,7 +138,9 @@ mod tests {
         assert_eq!(place("-Tx rebase a"), Some(1));
         assert_eq!(place("--trace x --tr=y -- commit a"), Some(4));
         assert_eq!(place("-T commit info a"), Some(2));
-        for line in ["", "create a", "-V commit", "--version", "-h commit", "--help", "-T", "-T x", "check commit", "--t"] {
+        for line in
+            ["", "create a", "-V commit", "--version", "-h commit", "--help", "-T", "-T x", "check commit", "--t"]
+        {
             assert_eq!(place(line), None, "{line}");
         }
     }

@@ -71,9 +71,7 @@ fn run_in(arguments: &[OsString], sandbox: &mut impl Sandbox) -> u8 {
     };
     logging::start(parsed.verbosity);
     match Listener::of(&parsed.command) {
-        Ok(listener) => {
-            dispatch(parsed.command, arguments, sandbox).unwrap_or_else(|failure| listener.tell(&failure))
-        }
+        Ok(listener) => dispatch(parsed.command, arguments, sandbox).unwrap_or_else(|failure| listener.tell(&failure)),
         Err(failure) => Listener::default().tell(&failure),
     }
 }

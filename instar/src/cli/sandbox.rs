@@ -1,19 +1,24 @@
 //! The seam to the sandbox: a job goes in, an answer comes out, and what the answer says becomes the host's own terms.
 
+use std::fmt::Display;
+use std::time::Instant;
+
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
 use instar_abi::report::{InfoReport, MAX_TEXT_BYTES, ReportHeader, error_kind, info_flag, outcome};
 use instar_abi::wire::Wire;
+use tracing::info;
 
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
 use crate::apart;
 use crate::code::Code;
-use crate::files::chain::{Finding, Inspect, Summary};
-use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
+use crate::files::chain::{Finding, Inspect, Layer, Summary};
+use crate::files::{Cause, ImageFile, OpenError, driver, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
 use crate::jail::{self, Jail, Purpose};
 use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session};
+use crate::text::Printable;
 use crate::vm::{Hypervisor, Prepared, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
@@ -79,6 +84,14 @@ impl Reported {
             error_kind::JOB | error_kind::STORAGE => Code::of_errno(self.errno, job),
             _ => Code::GuestFault,
         }
+    }
+
+    /// The error of opening the first of these layers, on which the others lie; a layer that does not exist
+    /// stands for the first.
+    pub(super) fn into_open_error(self, layers: &[Layer]) -> OpenError {
+        let backing_depth = if self.layer < layers.len() { self.layer } else { 0 };
+        let name = |depth: usize| layers[depth].image.name();
+        OpenError { image: name(0).to_vec(), backing_depth, cause: self.into_cause(name(backing_depth)) }
     }
 
     /// The cause, for an image that cannot be opened and is shown under this name.
@@ -245,16 +258,28 @@ impl<S: Sandbox> Inspect for Inspector<'_, S> {
         extents: &[ImageFile],
         format: u32,
     ) -> Result<Summary, Finding<VmError>> {
+        let start = Instant::now();
         let devices = Devices::single(image, extents, format);
         let job = devices.job(operation::INFO, &[0u8; 0]);
         let answer =
             self.0.run(operation::INFO, &devices, &job, DEFAULT_MEMORY_BYTES, None).map_err(Finding::Sandbox)?;
         match answer.error() {
-            None => summary(answer).map_err(|error| Finding::Sandbox(VmError::Report(error.to_string()))),
+            None => summary(answer)
+                .inspect(|summary| tell(image, summary, start))
+                .map_err(|error| Finding::Sandbox(VmError::Report(error.to_string()))),
             Some(error) if error.kind == error_kind::INTERNAL => Err(Finding::Sandbox(error.into_stop())),
             Some(error) => Err(Finding::Image(error.into_cause(image.name()))),
         }
     }
+}
+
+/// Tells those who follow the log what an image is.
+fn tell(image: &ImageFile, summary: &Summary, start: Instant) {
+    let name = driver::name(summary.format).unwrap_or("unknown");
+    let backing = summary.backing_name.as_deref().map(Printable);
+    let backing = backing.as_ref().map_or(&"none" as &dyn Display, |name| name);
+    let (virtual_size_bytes, took) = (summary.virtual_size_bytes, start.elapsed());
+    info!(file = %Printable(image.name()), format = name, virtual_size_bytes, %backing, ?took, "looked at");
 }
 
 fn summary(answer: Answer) -> Result<Summary, BadReport> {

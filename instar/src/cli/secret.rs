@@ -73,8 +73,11 @@ impl Secrets {
         let mut found = Vec::new();
         let mut room = SECRETS_ROOM - SecretsHeader::SIZE_BYTES;
         for (index, layer) in layers.iter().enumerate() {
-            let failed = |text: String| {
-                Reported { kind: error_kind::OPEN, layer: index, text: text.into_bytes(), errno: nix::libc::EKEYREJECTED }
+            let failed = |text: String| Reported {
+                kind: error_kind::OPEN,
+                layer: index,
+                text: text.into_bytes(),
+                errno: nix::libc::EKEYREJECTED,
             };
             let Some(id) = secret_of(layer) else { continue };
             let bytes = self.0.get(id).ok_or_else(|| failed(format!("No secret with id '{id}'")))?;

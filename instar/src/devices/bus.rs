@@ -17,6 +17,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::backend::Backend;
 use super::executor::{Executor, Outcome};
 use super::request::{self, Answer, Malformed, Request};
+use super::tally::Tally;
 use super::throttle::Throttle;
 use super::transport::{Effect, Transport};
 use crate::vm::{BusAction, DmaMemory, GuestRam, MmioBus, VmError};
@@ -31,6 +32,7 @@ pub struct Bus<'a> {
     backends: Vec<Backend<'a>>,
     throttle: Option<Throttle>,
     copied_bytes: AtomicU64,
+    tally: Tally,
     watcher: Watcher<'a>,
 }
 
@@ -67,6 +69,7 @@ impl<'a> Bus<'a> {
             backends,
             throttle: None,
             copied_bytes: AtomicU64::new(0),
+            tally: Tally::new(),
             watcher: Watcher::default(),
         })
     }
@@ -92,6 +95,11 @@ impl<'a> Bus<'a> {
     /// [`VmError::Setup`].
     pub fn publish(&self, ram: &GuestRam) -> Result<(), VmError> {
         (0..self.backends.len()).try_for_each(|device| self.publish_device(ram, device))
+    }
+
+    /// Tells those who follow the log what the guest has asked for.
+    pub fn tell_requests(&self) {
+        self.tally.tell();
     }
 
     fn publish_device(&self, ram: &GuestRam, device: usize) -> Result<(), VmError> {
@@ -126,6 +134,7 @@ impl<'a> Bus<'a> {
                 Some(watcher) => executor.execute(&requests, &mut |copied| watcher(copied, total)),
                 None => executor.execute(&requests, &mut nobody),
             };
+            self.tally.count(device, &requests, &outcomes);
             for (request, outcome) in requests.iter().zip(outcomes) {
                 answer(memory, request, outcome)?;
                 queue.add_used(memory, request.head, request.writable_bytes).map_err(|_| broken)?;

@@ -12,6 +12,7 @@ mod executor;
 mod pace;
 mod request;
 mod runs;
+mod tally;
 mod throttle;
 mod transport;
 mod zero;

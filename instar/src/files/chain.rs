@@ -4,6 +4,7 @@
 
 use instar_abi::job::{MAX_DEVICES, format};
 use instar_abi::report::info_flag;
+use tracing::info;
 
 use super::driver;
 use super::error::{Cause, OpenError};
@@ -12,6 +13,7 @@ use super::name::{self, Location};
 use super::open::{Access, ImageFile, open_found};
 use super::policy::Gate;
 use crate::code::Code;
+use crate::text::Printable;
 
 /// The most images in one chain. The contract's device table leaves room for some external data files besides.
 pub const MAX_LAYERS: usize = 200;
@@ -252,6 +254,10 @@ fn follow<I: Inspect>(
         }
         layers.push(Layer { image, data, extents, summary, given_format, location, recorded, key });
     }
+    for (depth, layer) in layers.iter().enumerate() {
+        let format = driver::name(layer.summary.format).unwrap_or("unknown");
+        info!(depth, file = %Printable(layer.image.name()), format, "layer of the chain");
+    }
     Ok(layers)
 }
 
@@ -308,9 +314,8 @@ struct Next {
 
 /// Refuses what cannot be read or written at all: an image without a key, and for a writer one that is marked corrupt.
 fn check_use(image: &ImageFile, summary: &Summary, key: &LayerKey) -> Result<(), Cause> {
-    let refused = |code, text: &str| {
-        Err(Cause::Image { code, name: image.name().to_vec(), text: text.as_bytes().to_vec() })
-    };
+    let refused =
+        |code, text: &str| Err(Cause::Image { code, name: image.name().to_vec(), text: text.as_bytes().to_vec() });
     if image.is_writable() && summary.flags & info_flag::CORRUPT != 0 {
         return refused(Code::CorruptImage, "qcow2: Image is corrupt; cannot be opened read/write");
     }

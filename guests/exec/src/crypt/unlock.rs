@@ -7,9 +7,9 @@ use alloc::vec;
 use instar_formats::luks::{DIGEST_BYTES, LuksHeader, SLOTS, Slot};
 use zeroize::Zeroizing;
 
-use super::{cannot_open, unsupported, wrong_key};
 use super::cipher::SectorCipher;
 use super::derive::Hash;
+use super::{cannot_open, unsupported, wrong_key};
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
