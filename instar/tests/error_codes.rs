@@ -9,7 +9,7 @@ mod kvm;
 mod schema;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use common::Folder;
@@ -118,12 +118,13 @@ fn what_images_say_has_its_code() {
     folder.file("clusters.qcow2", &changed(20, &40u32.to_be_bytes()));
     folder.file("top.qcow2", &qcow2(0x22, "base.qcow2", "qcow2"));
     folder.file("lost.qcow2", &qcow2(0x22, "gone.qcow2", "qcow2"));
-    folder.file("loop.qcow2", &qcow2(0x22, "loop.qcow2", "qcow2"));
+    folder.file("circle.qcow2", &qcow2(0x22, "left.qcow2", "qcow2"));
+    folder.file("left.qcow2", &qcow2(0x22, "right.qcow2", "qcow2"));
+    folder.file("right.qcow2", &qcow2(0x22, "left.qcow2", "qcow2"));
     folder.file("deep/top.qcow2", &qcow2(0x22, "../base.qcow2", "qcow2"));
     folder.file("remote.qcow2", &qcow2(0x22, "nbd://host/x", "raw"));
     folder.file("text", b"no image");
     folder.file("on-text.qcow2", &qcow2(0x22, "text", ""));
-    symlink("top.qcow2", folder.path().join("alias.qcow2")).expect("a link");
     code(&folder, &commit(&["base.qcow2"]), "no-backing", Some("base.qcow2"));
     code(&folder, &commit(&["-b", "other", "top.qcow2"]), "not-in-chain", Some("top.qcow2"));
     code(&folder, &commit(&["version9.qcow2"]), "unsupported-format", Some("version9.qcow2"));
@@ -132,11 +133,27 @@ fn what_images_say_has_its_code() {
     code(&folder, &commit(&["-f", "qcow2", "text"]), "invalid-image", Some("text"));
     code(&folder, &commit(&["corrupt.qcow2"]), "corrupt-image", Some("corrupt.qcow2"));
     code(&folder, &commit(&["lost.qcow2"]), "not-found", Some("gone.qcow2"));
-    code(&folder, &commit(&["loop.qcow2"]), "backing-loop", Some("loop.qcow2"));
+    code(&folder, &commit(&["circle.qcow2"]), "backing-loop", Some("left.qcow2"));
     code(&folder, &commit(&["deep/top.qcow2"]), "policy", Some("../base.qcow2"));
     code(&folder, &commit(&["remote.qcow2"]), "not-local", Some("nbd://host/x"));
     code(&folder, &commit(&["on-text.qcow2"]), "refused", Some("text"));
-    code(&folder, &commit(&["--check-siblings", ".", "alias.qcow2"]), "other-overlays", Some("base.qcow2"));
     code(&folder, &rebase(&["-b", "gone", "-F", "raw", "top.qcow2"]), "not-found", Some("gone"));
     code(&folder, &rebase(&["-u", "-b", "base.qcow2", "top.qcow2"]), "backing-not-recorded", Some("top.qcow2"));
+}
+
+#[test]
+fn other_overlays_are_a_reason_and_warnings_come_before_it() {
+    if without_kvm("other_overlays_are_a_reason_and_warnings_come_before_it") {
+        return;
+    }
+    let folder = Folder::new();
+    folder.file("base.qcow2", &qcow2(0x11, "", ""));
+    folder.file("top.qcow2", &qcow2(0x22, "base.qcow2", "qcow2"));
+    folder.file("sibling.qcow2", &qcow2(0x33, "base.qcow2", "qcow2"));
+    code(&folder, &commit(&["--check-siblings", ".", "top.qcow2"]), "other-overlays", Some("base.qcow2"));
+    folder.file("broken.qcow2", b"QFI\xfb and no more");
+    let ended = folder.run(&commit(&["--check-siblings", ".", "top.qcow2"]));
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    assert!(lines[0].starts_with("instar: warning: Could not tell what './broken.qcow2' is based on: "), "{lines:?}");
+    assert_eq!((lines.len(), &read(&strict("error"), lines[1])["code"]), (2, &"other-overlays".into()));
 }

@@ -301,3 +301,22 @@ fn summary(answer: Answer) -> Result<Summary, BadReport> {
         payload: answer.payload,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_numbers_of_a_report_become_codes() {
+        let code = |kind, errno| Reported { kind, layer: 0, text: Vec::new(), errno }.code(Code::JobFailed);
+        assert_eq!(code(error_kind::OPEN, 0), Code::InvalidImage);
+        assert_eq!(code(error_kind::OPEN, libc::ENOTSUP), Code::UnsupportedFormat);
+        assert_eq!(code(error_kind::OPEN, libc::EKEYREJECTED), Code::EncryptionKey);
+        assert_eq!(code(error_kind::CORRUPT, libc::ENOSPC), Code::CorruptImage);
+        assert_eq!(code(error_kind::JOB, libc::ENOSPC), Code::NoSpace);
+        assert_eq!(code(error_kind::STORAGE, libc::EIO), Code::Io);
+        assert_eq!(code(error_kind::STORAGE, 0), Code::JobFailed);
+        assert_eq!(code(error_kind::INTERNAL, libc::ENOSPC), Code::GuestFault);
+        assert_eq!(code(77, -1), Code::GuestFault);
+    }
+}
