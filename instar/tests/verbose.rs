@@ -89,9 +89,13 @@ fn nothing_is_shown_unasked() {
     for level in ["", "off", "warn"] {
         assert_eq!(finish(pair().instar(&["commit", "top.qcow2"]).env("INSTAR_LOG", level)), done, "{level}");
     }
-    let stderr = "instar: warning: INSTAR_LOG is none of off, error, warn, info, debug and trace; it is passed over\n";
-    let warned = Ended { stderr: stderr.to_owned(), ..done };
-    assert_eq!(finish(pair().instar(&["commit", "top.qcow2"]).env("INSTAR_LOG", "loud")), warned);
+    for (program, words) in
+        [("instar", &["commit", "top.qcow2"][..]), ("qemu-img", &["qemu-img", "commit", "top.qcow2"])]
+    {
+        let text = "INSTAR_LOG is none of off, error, warn, info, debug and trace; it is passed over";
+        let ended = finish(pair().instar(words).env("INSTAR_LOG", "loud"));
+        assert_eq!((ended.status, ended.stderr), (Some(0), format!("{program}: warning: {text}\n")));
+    }
 }
 
 #[test]

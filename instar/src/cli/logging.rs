@@ -3,6 +3,7 @@
 //! Off unless asked for, and then an event costs one comparison. A line is one write: that is all a jailed process can do.
 
 use std::io::{Stderr, stderr};
+use std::sync::LazyLock;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::time::uptime;
@@ -13,6 +14,8 @@ use crate::apart;
 
 /// Asks for events too: off, error, warn, info, debug or trace.
 const VARIABLE: &str = "INSTAR_LOG";
+/// What it asks for. Looked up once, so that nonsense is told once.
+static FROM_ENVIRONMENT: LazyLock<LevelFilter> = LazyLock::new(from_environment);
 
 /// Starts showing events, if the command line or the environment asks for it.
 pub(super) fn start(verbosity: u8) {
@@ -22,11 +25,11 @@ pub(super) fn start(verbosity: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let level = typed.max(from_environment());
+    let level = typed.max(*FROM_ENVIRONMENT);
     if level == LevelFilter::OFF || is_kept() {
         return;
     }
-    // A second start, of a command inside of `qemu-img`, changes nothing.
+    // A second start, by a command that stands behind `qemu-img`, changes nothing.
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_timer(uptime())

@@ -69,6 +69,9 @@ fn run_in(arguments: &[OsString], sandbox: &mut impl Sandbox) -> u8 {
         Ok(None) => return 0,
         Err(failure) => return Listener::of_words(arguments).tell(&failure),
     };
+    if matches!(parsed.command, Command::QemuImg(_)) {
+        output::speak_as(drop_in::NAME);
+    }
     logging::start(parsed.verbosity);
     match Listener::of(&parsed.command) {
         Ok(listener) => dispatch(parsed.command, arguments, sandbox).unwrap_or_else(|failure| listener.tell(&failure)),
@@ -98,7 +101,6 @@ fn dispatch(command: Command, arguments: &[OsString], sandbox: &mut impl Sandbox
         Command::Info(arguments) => info_command::run(&arguments, sandbox)?,
         Command::Rebase(arguments) => rebase::run(&arguments, sandbox)?,
         Command::QemuImg(QemuImgArguments { words }) => {
-            output::speak_as(drop_in::NAME);
             return match drop_in::own_command(&words) {
                 Some(own) => Ok(run_in(&[&[drop_in::NAME.into()], own].concat(), sandbox)),
                 None => Err(drop_in::pass_on(arguments.first(), &words)),

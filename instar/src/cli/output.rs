@@ -66,7 +66,9 @@ thread_local! {
 /// Keeps what `act` writes on this thread.
 pub(super) fn keep<T>(act: impl FnOnce() -> T) -> (T, Kept) {
     let before = KEPT.replace(Some(Kept::default()));
+    let program = program();
     let result = act();
+    speak_as(program);
     (result, KEPT.replace(before).unwrap_or_default())
 }
 

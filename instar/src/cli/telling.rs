@@ -81,8 +81,24 @@ impl Listener {
             hint: failure.hint(program),
         };
         // Strings are all there is, and these can always be written.
-        serde_json::to_string(&told).unwrap_or_default()
+        ascii(&serde_json::to_string(&told).unwrap_or_default())
     }
+}
+
+/// The same JSON in printable ASCII: names come from images, and must do nothing to a terminal.
+fn ascii(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    let mut units = [0; 2];
+    for character in json.chars() {
+        match character {
+            ' '..='~' => shown.push(character),
+            _ => {
+                let units = character.encode_utf16(&mut units).iter();
+                shown.extend(units.map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -110,10 +126,12 @@ mod tests {
     fn the_file_is_the_one_at_fault_or_else_the_one_on_the_command_line() {
         let listener = Listener { form: Form::Json, file: Some("top.qcow2".into()) };
         let json = |failure: &Failure| listener.json(failure, "instar");
-        let cause = Cause::Forbidden(b"/etc/\xff\"".to_vec());
+        let cause = Cause::Forbidden("/etc/\u{202e}\u{9b}\u{1f4bf}\"".as_bytes().to_vec());
         let failure = Failure::Open(OpenError { image: b"top.qcow2".to_vec(), backing_depth: 1, cause });
+        assert!(json(&failure).chars().all(|character| matches!(character, ' '..='~')));
         let told: serde_json::Value = serde_json::from_str(&json(&failure)).expect("JSON");
-        assert_eq!((&told["code"], &told["file"]), (&"policy".into(), &"/etc/\u{fffd}\"".into()));
+        assert_eq!(told["code"], "policy");
+        assert_eq!(told["file"], "/etc/\u{202e}\u{9b}\u{1f4bf}\"");
         let message = told["message"].as_str().expect("a message");
         assert!(message.starts_with("Could not open 'top.qcow2': Could not open backing file: The image names"));
         assert_eq!(
