@@ -40,7 +40,11 @@ pub fn run(
     }
     let mut watchdog = platform.watchdog(limit)?;
     let mut warnings = match &jail {
-        Some(jail) => jail.close().map_err(VmError::Unavailable)?.warnings(),
+        Some(jail) => {
+            let layers = jail.close().map_err(VmError::Jail)?;
+            layers.tell();
+            layers.warnings()
+        }
         None => Vec::new(),
     };
     if let Some(effort) = efforts.first_mut() {

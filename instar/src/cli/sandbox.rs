@@ -1,11 +1,14 @@
 //! The seam to the sandbox: a job goes in, an answer comes out, and what the answer says becomes the host's own terms.
 
 use std::cell::RefCell;
+use std::fmt::Display;
+use std::time::Instant;
 
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
 use instar_abi::report::{InfoReport, MAX_TEXT_BYTES, ReportHeader, error_kind, info_flag, outcome};
 use instar_abi::wire::Wire;
+use tracing::info;
 
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
@@ -13,11 +16,13 @@ use super::output::complain;
 use super::stage::Stage;
 use super::stats::Run;
 use crate::apart;
-use crate::files::chain::{Finding, Inspect, Summary};
-use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
+use crate::code::Code;
+use crate::files::chain::{Finding, Inspect, Layer, Summary};
+use crate::files::{Cause, ImageFile, OpenError, driver, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
 use crate::jail::{self, Jail, Purpose, Runner};
 use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session};
+use crate::text::Printable;
 use crate::vm::{Platform, Prepared, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
@@ -40,6 +45,8 @@ pub(super) struct Reported {
     pub(super) layer: usize,
     /// The guest's text, or the system's words for the error number where there is none.
     pub(super) text: Vec<u8>,
+    /// The system's error number behind it, or 0.
+    pub(super) errno: i32,
 }
 
 impl From<Report> for Answer {
@@ -66,11 +73,36 @@ impl Answer {
             text = system_text(&std::io::Error::from_raw_os_error(header.errno.saturating_abs())).into_bytes();
         }
         let layer = usize::try_from(header.error_layer).unwrap_or(usize::MAX);
-        Some(Reported { kind: header.error_kind, layer, text })
+        Some(Reported { kind: header.error_kind, layer, text, errno: header.errno })
     }
 }
 
 impl Reported {
+    /// What kind of failure it is. `job` is that of a job that failed for no reason the system has a number for.
+    pub(super) fn code(&self, job: Code) -> Code {
+        match self.kind {
+            error_kind::OPEN => Code::of_errno(self.errno, Code::InvalidImage),
+            error_kind::CORRUPT => Code::CorruptImage,
+            error_kind::UNSUPPORTED => Code::UnsupportedFormat,
+            error_kind::REFUSED => Code::Refused,
+            error_kind::JOB | error_kind::STORAGE => Code::of_errno(self.errno, job),
+            _ => Code::GuestFault,
+        }
+    }
+
+    /// The error of opening the first of these layers, on which the others lie; a layer that does not exist
+    /// stands for the first.
+    pub(super) fn into_open_error(self, layers: &[Layer]) -> OpenError {
+        let backing_depth = if self.layer < layers.len() { self.layer } else { 0 };
+        let name = |depth: usize| layers[depth].image.name();
+        OpenError { image: name(0).to_vec(), backing_depth, cause: self.into_cause(name(backing_depth)) }
+    }
+
+    /// The cause, for an image that cannot be opened and is shown under this name.
+    pub(super) fn into_cause(self, name: &[u8]) -> Cause {
+        Cause::Image { code: self.code(Code::Io), name: name.to_vec(), text: self.text }
+    }
+
     /// A guest that gave up on its own account.
     pub(super) fn into_stop(self) -> VmError {
         VmError::Panic(String::from_utf8_lossy(&self.text).into_owned())
@@ -308,16 +340,28 @@ impl<S: Sandbox> Inspect for Inspector<'_, S> {
         extents: &[ImageFile],
         format: u32,
     ) -> Result<Summary, Finding<VmError>> {
+        let start = Instant::now();
         let devices = Devices::single(image, extents, format);
         let job = devices.job(operation::INFO, &[0u8; 0]);
         let answer =
             self.0.run(operation::INFO, &devices, &job, DEFAULT_MEMORY_BYTES, None).map_err(Finding::Sandbox)?;
         match answer.error() {
-            None => summary(answer).map_err(|error| Finding::Sandbox(VmError::Report(error.to_string()))),
+            None => summary(answer)
+                .inspect(|summary| tell(image, summary, start))
+                .map_err(|error| Finding::Sandbox(VmError::Report(error.to_string()))),
             Some(error) if error.kind == error_kind::INTERNAL => Err(Finding::Sandbox(error.into_stop())),
-            Some(error) => Err(Finding::Image(Cause::Image(error.text))),
+            Some(error) => Err(Finding::Image(error.into_cause(image.name()))),
         }
     }
+}
+
+/// Tells those who follow the log what an image is.
+fn tell(image: &ImageFile, summary: &Summary, start: Instant) {
+    let name = driver::name(summary.format).unwrap_or("unknown");
+    let backing = summary.backing_name.as_deref().map(Printable);
+    let backing = backing.as_ref().map_or(&"none" as &dyn Display, |name| name);
+    let (virtual_size_bytes, took) = (summary.virtual_size_bytes, start.elapsed());
+    info!(file = %Printable(image.name()), format = name, virtual_size_bytes, %backing, ?took, "looked at");
 }
 
 fn summary(answer: Answer) -> Result<Summary, BadReport> {
@@ -338,4 +382,23 @@ fn summary(answer: Answer) -> Result<Summary, BadReport> {
         report: answer.operation,
         payload: answer.payload,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_numbers_of_a_report_become_codes() {
+        let code = |kind, errno| Reported { kind, layer: 0, text: Vec::new(), errno }.code(Code::JobFailed);
+        assert_eq!(code(error_kind::OPEN, 0), Code::InvalidImage);
+        assert_eq!(code(error_kind::OPEN, libc::ENOTSUP), Code::UnsupportedFormat);
+        assert_eq!(code(error_kind::OPEN, libc::EKEYREJECTED), Code::EncryptionKey);
+        assert_eq!(code(error_kind::CORRUPT, libc::ENOSPC), Code::CorruptImage);
+        assert_eq!(code(error_kind::JOB, libc::ENOSPC), Code::NoSpace);
+        assert_eq!(code(error_kind::STORAGE, libc::EIO), Code::Io);
+        assert_eq!(code(error_kind::STORAGE, 0), Code::JobFailed);
+        assert_eq!(code(error_kind::INTERNAL, libc::ENOSPC), Code::GuestFault);
+        assert_eq!(code(77, -1), Code::GuestFault);
+    }
 }

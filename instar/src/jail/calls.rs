@@ -211,7 +211,7 @@ pub const CALLS: &[Call] = &[
 
     // Telling the user.
     call("write", libc::SYS_write, &[is(0, 1)], All, Everywhere, "prints the result; in a worker process standard output is the way to its parent"),
-    call("write", libc::SYS_write, &[is(0, 2)], Writers, Everywhere, "prints errors, warnings, and progress as JSON"),
+    call("write", libc::SYS_write, &[is(0, 2)], Writers, Everywhere, "prints errors, warnings, events, and progress as JSON"),
     call("ioctl", libc::SYS_ioctl, &[is(1, TIOCGWINSZ)], Writers, Everywhere, "asks how wide the terminal is, for the progress bar"),
     call("ioctl", libc::SYS_ioctl, &[is(1, TCGETS)], Writers, Everywhere, "asks whether there is a terminal, for the progress bar"),
 
