@@ -11,6 +11,7 @@ mod crypt;
 pub mod info;
 pub mod job;
 pub mod layer;
+pub mod map;
 pub mod memory;
 pub mod open;
 pub mod pack;
