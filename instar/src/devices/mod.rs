@@ -9,7 +9,9 @@ mod compare;
 mod copy;
 mod direct;
 mod executor;
+mod file_system;
 mod pace;
+mod rehearsal;
 mod request;
 mod runs;
 mod throttle;
@@ -21,3 +23,4 @@ mod tests;
 
 pub use backend::{Backend, Flushing};
 pub use bus::Bus;
+pub use rehearsal::{Effects, data_bytes, obstacle};

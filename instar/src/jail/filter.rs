@@ -15,10 +15,16 @@ const NAME: &str = "seccomp";
 
 /// The programs for the kernel: what clone3 gets, and the list for each of [`Who`]. They are the same for all processes that
 /// are forked from one.
-static PROGRAMS: LazyLock<Result<[BpfProgram; 4], String>> = LazyLock::new(|| {
+static PROGRAMS: LazyLock<Result<[BpfProgram; 5], String>> = LazyLock::new(|| {
     let programs = || {
         let listed = |who| allow(listed(who));
-        Ok([refuse_clone3()?, listed(Who::All)?, listed(Who::Writers)?, listed(Who::Removers)?])
+        Ok([
+            refuse_clone3()?,
+            listed(Who::All)?,
+            listed(Who::Rehearsers)?,
+            listed(Who::Writers)?,
+            listed(Who::Removers)?,
+        ])
     };
     programs().map_err(|error: seccompiler::Error| error.to_string())
 });
@@ -30,9 +36,10 @@ pub(super) fn prepare() {
 
 /// Installs the filter for the calling thread and all that it starts.
 pub(super) fn install(who: Who) -> Layer {
-    let installed = PROGRAMS.as_ref().map_err(Clone::clone).and_then(|[clone3, all, writers, removers]| {
+    let installed = PROGRAMS.as_ref().map_err(Clone::clone).and_then(|[clone3, all, rehearsers, writers, removers]| {
         let list = match who {
             Who::All => all,
+            Who::Rehearsers => rehearsers,
             Who::Writers => writers,
             Who::Removers => removers,
         };
@@ -102,7 +109,7 @@ mod tests {
     #[test]
     fn every_call_has_its_reason_and_the_list_compiles() {
         assert!(CALLS.iter().all(|call| !call.reason.is_empty() && !call.name.is_empty()));
-        for who in [Who::All, Who::Writers, Who::Removers] {
+        for who in [Who::All, Who::Rehearsers, Who::Writers, Who::Removers] {
             assert!(!allow(listed(who)).expect("compiles").is_empty());
         }
     }
