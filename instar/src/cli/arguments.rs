@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::plan::PlanArguments;
+
 /// `instar`.
 #[derive(Debug, Parser)]
 #[command(name = "instar", version, about, args_override_self = true, infer_long_args = true)]
@@ -31,6 +33,8 @@ pub enum Command {
     /// Change the backing file of an overlay
     #[command(args_override_self = true, infer_long_args = true)]
     Rebase(Box<RebaseArguments>),
+    /// Say what a commit or rebase would do, and change nothing
+    Plan(PlanArguments),
 }
 
 impl Command {
@@ -40,6 +44,7 @@ impl Command {
             Self::Commit(arguments) => arguments.jail.required,
             Self::Info(arguments) => arguments.jail.required,
             Self::Rebase(arguments) => arguments.jail.required,
+            Self::Plan(arguments) => arguments.requires_jail(),
         }
     }
 }
@@ -203,7 +208,8 @@ const PROGRESS_WORDS: [&str; 5] = ["auto", "plain", "bar", "json", "none"];
 /// The command line of `commit` with `--progress WORD` written as `--progress=WORD`; any other unchanged.
 pub(super) fn join_progress(arguments: &[OsString]) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
-    let commits = arguments.get(1).is_some_and(|command| command == "commit");
+    let first = arguments.iter().skip(1).find(|word| *word != "plan");
+    let commits = first.is_some_and(|command| command == "commit");
     for argument in arguments {
         match joined.last_mut() {
             Some(last) if commits && last == "--progress" && PROGRESS_WORDS.iter().any(|word| argument == *word) => {
@@ -227,6 +233,7 @@ mod tests {
             join_progress(&words).join(std::ffi::OsStr::new(" ")).into_string().expect("UTF-8")
         };
         assert_eq!(join("instar commit --progress json a"), "instar commit --progress=json a");
+        assert_eq!(join("instar plan commit --progress json a"), "instar plan commit --progress=json a");
         assert_eq!(join("instar commit --progress a"), "instar commit --progress a");
         assert_eq!(join("instar commit -p none"), "instar commit -p none");
         assert_eq!(join("instar rebase --progress none"), "instar rebase --progress none");

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use instar_abi::job::{CommitJob, commit_flag, format, operation};
 use instar_abi::report::{CommitReport, error_kind, info_flag};
 use instar_abi::wire::Wire;
+use zeroize::Zeroizing;
 
 use super::arguments::CommitArguments;
 use super::cache::CacheMode;
@@ -17,10 +18,12 @@ use super::job::{Devices, memory_bytes};
 use super::meter::{Meter, Style};
 use super::operand::{gate_options, one_file, open};
 use super::output::{Form, complain, print};
+use super::plan::{self, Moves, PlanOptions, Subject, Wishes};
 use super::progress::ProgressWish;
 use super::rate;
 use super::repairs;
-use super::sandbox::{Inspector, Reported, Sandbox};
+use super::room;
+use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
@@ -32,11 +35,15 @@ use crate::vm::VmError;
 
 const COMMAND: &str = "commit";
 
-/// Runs the command.
+/// Runs the command, or with `plan` only says what it would do.
 ///
 /// # Errors
 /// Everything that keeps it from being done.
-pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &CommitArguments,
+    plan: Option<&PlanOptions>,
+    sandbox: &mut impl Sandbox,
+) -> Result<(), Failure> {
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let rate = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
     let style = Style::choose(COMMAND, arguments.progress.as_deref(), arguments.show_progress, arguments.quiet)?;
@@ -48,24 +55,36 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     };
     let afterwards = Afterwards::choose(arguments)?;
     let progress_wish = ProgressWish::listen();
-    sandbox.expect(operation::COMMIT);
-    let opened = open_layers(file, arguments, sandbox)?;
+    if plan.is_none() {
+        sandbox.expect(operation::COMMIT);
+    }
+    let access = if plan.is_some() { Access::Read } else { Access::Write };
+    let opened = open_layers(file, arguments, access, sandbox)?;
     // Whatever fails from here on fails behind the first line of progress, as in qemu-img.
+    let style = if plan.is_some() { Style::Silent } else { style };
     let meter = Meter::start(style, progress_wish);
     let mut chain = Chain::choose(opened, arguments)?;
     chain.use_cache(cache)?;
     afterwards.check(arguments, &chain.layers, chain.base)?;
     check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
-    chain.make_base_writable(arguments.force)?;
+    chain.check_base(arguments.force)?;
+    if plan.is_none() {
+        chain.make_base_writable()?;
+    }
     warn_of_snapshots(&chain.layers, chain.base);
     // qemu-img never empties a vmdk overlay, so that has to be asked for.
     let empties =
         afterwards == Afterwards::Empty && (arguments.empty || chain.layers[0].summary.format != format::VMDK);
-    if empties {
+    if empties && plan.is_none() {
         chain.make_writable(0)?;
     }
     let removal = (afterwards == Afterwards::Delete).then(|| chain.prepare_removal()).transpose()?;
     let how = How { empties, flushing: cache.flushing, bytes_per_second: rate, removal: removal.as_ref() };
+    if let Some(plan) = plan {
+        let wishes = Wishes { options: plan, form, is_quiet: arguments.quiet };
+        return chain.plan(&how, &wishes, sandbox);
+    }
+    chain.check_room(&how, sandbox)?;
     let report = chain.merge(&how, meter, sandbox)?;
     if let Some(removal) = &removal {
         chain.delete_overlay(removal)?;
@@ -104,8 +123,13 @@ struct Opened {
     secrets: Vec<LayerSecret>,
 }
 
-fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<Opened, Failure> {
-    let overlay = open(file, &arguments.image, Access::Write)?;
+fn open_layers(
+    file: &OsStr,
+    arguments: &CommitArguments,
+    access: Access,
+    sandbox: &mut impl Sandbox,
+) -> Result<Opened, Failure> {
+    let overlay = open(file, &arguments.image, access)?;
     let name = overlay.image.name().to_vec();
     let options = gate_options(&arguments.gate, arguments.base.as_deref());
     let gate = Gate::new(&name, &options).map_err(Failure::File)?;
@@ -149,9 +173,9 @@ impl Chain {
         Ok(())
     }
 
-    /// Everything that is decided about the base before it is opened for writing, and then that. `takes_for_raw` says that the
-    /// user answers for a base that looks raw.
-    fn make_base_writable(&mut self, takes_for_raw: bool) -> Result<(), Failure> {
+    /// Everything that is decided about the base before it is opened for writing. `takes_for_raw` says that the user answers for
+    /// a base that looks raw.
+    fn check_base(&self, takes_for_raw: bool) -> Result<(), Failure> {
         let index = self.base;
         let base = &self.layers[index];
         if base.summary.format == format::PARALLELS {
@@ -172,8 +196,13 @@ impl Chain {
         if base.summary.flags & info_flag::CORRUPT != 0 {
             return finding("The image is marked corrupt; writing to it is refused");
         }
-        self.make_writable(index)?;
-        self.layers[index].files_mut().for_each(ImageFile::open_for_bulk);
+        Ok(())
+    }
+
+    /// Opens the base for writing.
+    fn make_base_writable(&mut self) -> Result<(), Failure> {
+        self.make_writable(self.base)?;
+        self.layers[self.base].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
     }
 
@@ -182,7 +211,8 @@ impl Chain {
         self.layers[layer].files_mut().try_for_each(|file| file.make_writable().map_err(Failure::File))
     }
 
-    fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
+    /// The job, and the devices that it is about.
+    fn job<'a>(&'a self, how: &How<'a>) -> (Devices<'a>, Zeroizing<Vec<u8>>) {
         // An overlay that was not closed properly is repaired, whatever becomes of it.
         let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
         let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
@@ -196,6 +226,11 @@ impl Chain {
         }
         let base_layer = u32::try_from(self.base).unwrap_or(u32::MAX);
         let job = devices.job(operation::COMMIT, &CommitJob { base_layer, flags });
+        (devices, job)
+    }
+
+    fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
+        let (devices, job) = self.job(how);
         let mut on_progress = |done, total| progress.update(done, total);
         let memory_bytes = memory_bytes(&self.layers);
         let answer = sandbox
@@ -206,10 +241,37 @@ impl Chain {
             return Err(self.failure(error));
         }
         progress.finish();
+        self.report(&answer)
+    }
+
+    fn report(&self, answer: &Answer) -> Result<CommitReport, Failure> {
         if answer.operation.len() < CommitReport::SIZE_BYTES {
             return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) });
         }
         Ok(CommitReport::get(&answer.operation))
+    }
+
+    /// Says what merging would do.
+    fn plan(&self, how: &How<'_>, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        let (devices, job) = self.job(how);
+        let rehearsed = plan::rehearse(&self.layers, operation::COMMIT, &devices, &job, sandbox)?;
+        if let Some(error) = rehearsed.answer.error() {
+            return Err(self.failure(error));
+        }
+        let report = self.report(&rehearsed.answer)?;
+        let subject = Subject { command: COMMAND, layers: &self.layers, target: self.base };
+        let moves = Moves {
+            bytes: report.bytes_committed,
+            clusters: report.clusters_committed,
+            cleared_clusters: report.overlay_clusters_cleared,
+            deletes_overlay: how.removal.is_some(),
+        };
+        plan::show(&subject, &moves, &rehearsed, wishes, &devices, sandbox)
+    }
+
+    /// Refuses what cannot fit on the base's file system.
+    fn check_room(&self, how: &How<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        room::check(&self.layers, self.base, || self.job(how), sandbox)
     }
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
@@ -282,117 +344,4 @@ pub(super) fn warn_of_probed_raw(image: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
-    use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
-    use proptest::prelude::*;
-
-    use super::super::job::Devices;
-    use super::super::sandbox::{Answer, OnProgress};
-    use super::*;
-    use crate::files::chain::Summary;
-    use crate::files::{LayerKey, Location, Origin, open_operand};
-
-    /// Answers every job in the same way.
-    struct Says(Answer);
-
-    impl Sandbox for Says {
-        fn run(
-            &mut self,
-            _: u32,
-            _: &Devices<'_>,
-            _: &[u8],
-            _: u64,
-            progress: Option<OnProgress<'_>>,
-        ) -> std::result::Result<Answer, VmError> {
-            progress.into_iter().for_each(|progress| progress(u64::MAX, 3));
-            Ok(self.0.clone())
-        }
-    }
-
-    fn answer(outcome: u32, error_kind: u32, error_layer: u32, errno: i32, text: &[u8], operation: &[u8]) -> Answer {
-        let mut padded = [0; MAX_TEXT_BYTES];
-        padded[..text.len()].copy_from_slice(text);
-        let header = ReportHeader {
-            magic: REPORT_MAGIC,
-            outcome,
-            error_kind,
-            error_layer,
-            errno,
-            text_length_bytes: u32::try_from(text.len()).expect("short"),
-            payload_length_bytes: 0,
-            text: padded,
-        };
-        Answer { header, operation: operation.to_vec(), payload: Vec::new() }
-    }
-
-    fn merge(answer: Answer) -> std::result::Result<CommitReport, String> {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let layer = |name: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, b"").expect("a file");
-            let image = open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens");
-            let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
-            let summary = Summary { format: format::QCOW2, ..Summary::default() };
-            Layer {
-                image,
-                data: None,
-                extents: Vec::new(),
-                summary,
-                given_format: format::QCOW2,
-                location,
-                recorded: None,
-                key: LayerKey::default(),
-            }
-        };
-        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1, secrets: Vec::new() };
-        let progress = Meter::start(Style::Silent, ProgressWish::default());
-        let place = format!("{}/", directory.path().display());
-        chain
-            .merge(&How::default(), progress, &mut Says(answer))
-            .map_err(|failure| failure.to_string().replace(&place, ""))
-    }
-
-    #[test]
-    fn each_kind_of_error_has_its_sentence() {
-        let said =
-            |kind, layer, errno, text: &[u8]| merge(answer(1, kind, layer, errno, text, b"")).expect_err("failed");
-        let text = b"a finding\x1b[2J";
-        assert_eq!(
-            said(error_kind::OPEN, 1, 0, text),
-            "instar: Could not open 'top': Could not open backing file: a finding\\x1b[2J"
-        );
-        assert_eq!(said(error_kind::CORRUPT, 1, 0, text), "instar: 'base': a finding\\x1b[2J");
-        assert_eq!(said(error_kind::REFUSED, 0, 0, b"no"), "instar: 'top': no");
-        assert_eq!(said(error_kind::JOB, 1, 0, b"no"), "instar: Block job failed: no");
-        assert_eq!(said(error_kind::JOB, 1, 28, b""), "instar: Block job failed: No space left on device");
-        assert_eq!(said(error_kind::STORAGE, 1, 5, b"detail"), "instar: Block job failed: Input/output error");
-        assert_eq!(said(error_kind::INTERNAL, 1, 0, b"no memory"), "instar: 'base': the sandbox stopped: no memory");
-    }
-
-    #[test]
-    fn reports_that_lie_are_named_as_such() {
-        let said = |answer| merge(answer).expect_err("no result");
-        let wrong = "instar: 'top': the sandbox stopped: the guest program's report is not valid: ";
-        assert_eq!(said(answer(1, 77, 9, 0, b"", b"")), format!("{wrong}unknown kind of error 77"));
-        assert_eq!(said(answer(outcome::DONE, 0, 0, 0, b"", &[0; 23])), format!("{wrong}it is cut off"));
-        assert_eq!(said(answer(1, error_kind::REFUSED, u32::MAX, 0, b"no", b"")), "instar: 'top': no");
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_brings_the_host_down(
-            numbers in any::<(u32, u32, u32, i32, u32)>(),
-            text in proptest::collection::vec(any::<u8>(), 0..MAX_TEXT_BYTES),
-            operation in proptest::collection::vec(any::<u8>(), 0..64),
-        ) {
-            let (outcome, kind, layer, errno, length) = numbers;
-            let mut answer = answer(outcome % 3, kind % 10, layer, errno, &text, &operation);
-            answer.header.text_length_bytes = length;
-            if let Err(said) = merge(answer) {
-                prop_assert!(said.starts_with("instar: ") && !said.chars().any(char::is_control));
-            }
-        }
-    }
-}
+mod tests;

@@ -11,10 +11,12 @@ mod job;
 mod meter;
 mod operand;
 mod output;
+mod plan;
 mod progress;
 mod rate;
 mod rebase;
 mod repairs;
+mod room;
 mod sandbox;
 mod secret;
 mod usage;
@@ -78,8 +80,9 @@ fn dispatch(arguments: &[OsString], sandbox: &mut impl Sandbox) -> Result<(), Fa
         sandbox.require_jail();
     }
     match parsed.command {
-        Command::Commit(arguments) => commit::run(&arguments, sandbox),
+        Command::Commit(arguments) => commit::run(&arguments, None, sandbox),
         Command::Info(arguments) => info_command::run(&arguments, sandbox),
-        Command::Rebase(arguments) => rebase::run(&arguments, sandbox),
+        Command::Rebase(arguments) => rebase::run(&arguments, None, sandbox),
+        Command::Plan(arguments) => plan::run(&arguments, sandbox),
     }
 }

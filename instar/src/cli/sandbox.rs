@@ -8,6 +8,7 @@ use instar_abi::wire::Wire;
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
 use crate::apart;
+use crate::devices::Effects;
 use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
@@ -24,6 +25,15 @@ pub(super) struct Answer {
     pub(super) operation: Vec<u8>,
     /// What stood behind it.
     pub(super) payload: Vec<u8>,
+}
+
+/// How a rehearsal ended.
+#[derive(Clone, Debug)]
+pub(super) struct Rehearsed {
+    /// What the guest program answered.
+    pub(super) answer: Answer,
+    /// What would become of the files, in the order of the devices. As hostile as the answer.
+    pub(super) effects: Vec<Effects>,
 }
 
 /// An error that a guest program reported.
@@ -89,6 +99,20 @@ pub(super) trait Sandbox {
         memory_bytes: u64,
         progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError>;
+
+    /// Rehearses a job: every file stays as it is, and what would be done to it is told.
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`].
+    fn rehearse(
+        &mut self,
+        _job_operation: u32,
+        _devices: &Devices<'_>,
+        _job: &[u8],
+        _memory_bytes: u64,
+    ) -> Result<Rehearsed, VmError> {
+        Err(VmError::Config("a rehearsal needs the virtual machine".to_owned()))
+    }
 
     /// Says which job will come after those that look at images.
     fn expect(&mut self, _operation: u32) {}
@@ -179,6 +203,38 @@ impl Sandbox for KvmSandbox {
             apart::confined(session, jail)?
         };
         Ok(Answer::from(report))
+    }
+
+    fn rehearse(
+        &mut self,
+        job_operation: u32,
+        devices: &Devices<'_>,
+        job: &[u8],
+        memory_bytes: u64,
+    ) -> Result<Rehearsed, VmError> {
+        let reading = |source| VmError::setup("opening the image once more for reading", source);
+        let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
+        let files = files.collect::<std::io::Result<Vec<_>>>().map_err(reading)?;
+        let making = |source| VmError::setup("making a scratch file in the directory for temporary files", source);
+        let scratch = devices.files().iter().map(|device| device.writable.then(tempfile::tempfile).transpose());
+        let scratch = scratch.collect::<std::io::Result<Vec<_>>>().map_err(making)?;
+        let devices_of_job = devices.files().iter().zip(&files).zip(&scratch);
+        let files: Vec<DeviceFile<'_>> = devices_of_job
+            .map(|((device, file), scratch)| DeviceFile {
+                scratch: scratch.as_ref(),
+                ..DeviceFile::new(file, device.writable)
+            })
+            .collect();
+        let jail = Jail { purpose: Purpose::Rehearsing, must_be_whole: self.jail_must_be_whole };
+        let hypervisor = open_once(&mut self.hypervisor)?;
+        let session = Session {
+            memory_bytes,
+            has_ciphers: devices.has_secrets(),
+            ..Session::new(hypervisor, program(job_operation)?, &files, job)
+        };
+        let (report, effects, leaving) = apart::rehearse(session, jail)?;
+        self.leaving.push(leaving);
+        Ok(Rehearsed { answer: Answer::from(report), effects })
     }
 
     fn expect(&mut self, operation: u32) {

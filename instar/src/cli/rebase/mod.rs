@@ -21,10 +21,11 @@ use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::operand::{OpenOperand, gate_options, one_file, open};
 use super::output::{Channel, Form, print};
+use super::plan::{self, Moves, PlanOptions, Subject, Wishes};
 use super::progress::{Progress, ProgressWish};
 use super::rate;
 use super::repairs;
-use super::sandbox::{Inspector, Reported, Sandbox};
+use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
@@ -42,24 +43,33 @@ const STEP_PERCENT: f64 = 2.0;
 /// The longest format name that an image records.
 const MAX_FORMAT_NAME_BYTES: usize = 15;
 
-/// Runs the command.
+/// Runs the command, or with `plan` only says what it would do.
 ///
 /// # Errors
 /// Everything that keeps it from being done, in the order in which users know it.
-pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &RebaseArguments,
+    plan: Option<&PlanOptions>,
+    sandbox: &mut impl Sandbox,
+) -> Result<(), Failure> {
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let bytes_per_second = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
     let file = one_file(COMMAND, &arguments.image)?;
     if !arguments.is_unsafe && arguments.backing.is_none() {
         return Err(Failure::usage(COMMAND, "Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let shown = (arguments.progress && !arguments.quiet).then_some(Channel::Out);
+    let shown = (arguments.progress && !arguments.quiet && plan.is_none()).then_some(Channel::Out);
     let mut progress = Progress::start(shown, ProgressWish::listen()).in_steps_of(STEP_PERCENT);
     let cache = cache_mode(arguments.cache.as_deref(), "cache")?;
     let backing_cache = cache_mode(arguments.backing_cache.as_deref(), "source cache")?;
     let pace = Pace { flushing: cache.flushing, bytes_per_second };
+    if let Some(options) = plan {
+        let mut rebase = Rebase::open(file, arguments, Access::Read, sandbox)?;
+        rebase.use_caches(cache, backing_cache)?;
+        return rebase.plan(&Wishes { options, form, is_quiet: arguments.quiet }, sandbox);
+    }
     sandbox.expect(operation::REBASE);
-    let done = Rebase::open(file, arguments, sandbox).and_then(|mut rebase| {
+    let done = Rebase::open(file, arguments, Access::Write, sandbox).and_then(|mut rebase| {
         rebase.use_caches(cache, backing_cache)?;
         let report = rebase.carry_out(pace, &mut progress, sandbox)?;
         Ok((rebase, report))
@@ -99,10 +109,16 @@ struct Rebase<'a> {
 }
 
 impl<'a> Rebase<'a> {
-    fn open(file: &OsStr, arguments: &'a RebaseArguments, sandbox: &mut impl Sandbox) -> Result<Self, Failure> {
+    /// `access` is how the overlay is opened.
+    fn open(
+        file: &OsStr,
+        arguments: &'a RebaseArguments,
+        access: Access,
+        sandbox: &mut impl Sandbox,
+    ) -> Result<Self, Failure> {
         let name = arguments.backing.as_deref().map(OsStrExt::as_bytes);
         let format_name = arguments.backing_format.as_deref().map(OsStrExt::as_bytes);
-        let mut operand = open(file, &arguments.image, Access::Write)?;
+        let mut operand = open(file, &arguments.image, access)?;
         let secrets = std::mem::take(&mut operand.secrets);
         let typed = operand.image.name().to_vec();
         let (is_unsafe, probes) = (arguments.is_unsafe, operand.format == format::PROBE);
@@ -197,10 +213,7 @@ impl<'a> Rebase<'a> {
         sandbox: &mut impl Sandbox,
     ) -> Result<RebaseReport, Failure> {
         let layers = &self.chains.layers;
-        let devices = Devices::chain(layers, |index| index == 0)
-            .with_secrets(&self.secrets)
-            .flushed(pace.flushing)
-            .limited_to(pace.bytes_per_second);
+        let devices = self.devices().flushed(pace.flushing).limited_to(pace.bytes_per_second);
         let job = devices.job(operation::REBASE, &self.job_part());
         let mut on_progress = |done, total| progress.update(done, total);
         let answer = sandbox
@@ -210,10 +223,37 @@ impl<'a> Rebase<'a> {
         if let Some(error) = answer.error() {
             return Err(self.failure(error));
         }
+        self.report(&answer)
+    }
+
+    fn devices(&self) -> Devices<'_> {
+        Devices::chain(&self.chains.layers, |index| index == 0).with_secrets(&self.secrets)
+    }
+
+    fn report(&self, answer: &Answer) -> Result<RebaseReport, Failure> {
         if answer.operation.len() < RebaseReport::SIZE_BYTES {
             return Err(Failure::Sandbox { image: self.image(0), error: VmError::Report("it is cut off".to_owned()) });
         }
         Ok(RebaseReport::get(&answer.operation))
+    }
+
+    /// Says what rebasing would do.
+    fn plan(&self, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        let devices = self.devices();
+        let job = devices.job(operation::REBASE, &self.job_part());
+        let rehearsed = plan::rehearse(&self.chains.layers, operation::REBASE, &devices, &job, sandbox)?;
+        if let Some(error) = rehearsed.answer.error() {
+            return Err(self.failure(error));
+        }
+        let report = self.report(&rehearsed.answer)?;
+        let subject = Subject { command: COMMAND, layers: &self.chains.layers, target: 0 };
+        let moves = Moves {
+            bytes: report.bytes_copied,
+            clusters: report.clusters_copied,
+            cleared_clusters: 0,
+            deletes_overlay: false,
+        };
+        plan::show(&subject, &moves, &rehearsed, wishes, &devices, sandbox)
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.
