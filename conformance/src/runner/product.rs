@@ -41,6 +41,15 @@ impl Product {
         &self.binary
     }
 
+    /// Asks what the case's command would do, as JSON.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn plan_case(&self, case: &Case, folder: &Path) -> io::Result<RunOutput> {
+        let mut command = self.command(folder);
+        run(command.args(["plan", case.op.word(), "--output=json"]).args(&case.argv), TIME_LIMIT)
+    }
+
     fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.binary);
         // qemu-img follows every name that an image records; the private folder is all that a fixture can mean.

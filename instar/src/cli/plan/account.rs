@@ -93,7 +93,8 @@ struct Measure<'a> {
 struct Whole<'a> {
     #[serde(flatten)]
     account: &'a Account,
-    map: &'a Map,
+    /// `null` where the layers could not be looked at.
+    map: Option<&'a Map>,
 }
 
 impl Account {
@@ -120,7 +121,7 @@ impl Account {
         self.files.iter().filter(|file| self.layers.get(file.layer).is_some_and(|layer| layer.is_target))
     }
 
-    pub(super) fn as_json(&self, map: &Map) -> String {
+    pub(super) fn as_json(&self, map: Option<&Map>) -> String {
         json(&Whole { account: self, map })
     }
 

@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 use super::arguments::{CommitArguments, RebaseArguments};
 use super::error::Failure;
 use super::job::{Devices, memory_bytes};
-use super::output::{Form, print};
+use super::output::{Form, complain, print};
 use super::sandbox::{Rehearsed, Sandbox};
 use super::{commit, rebase};
 use crate::devices::{Effects, obstacle};
@@ -157,25 +157,35 @@ pub(super) fn show(
     sandbox: &mut impl Sandbox,
 ) -> Result<(), Failure> {
     let account = Account::new(subject, moves, rehearsed, devices);
-    let result = if wishes.options.measure && wishes.options.svg.is_none() {
-        match wishes.form {
-            Form::Human => human::measure(&account),
-            Form::Json => account.measure_as_json(),
-        }
-    } else {
-        let map = map::draw(subject, devices, sandbox)?;
-        if let Some(path) = &wishes.options.svg {
+    let PlanOptions { measure, svg } = wishes.options;
+    let needs_map = svg.is_some() || !measure;
+    // The command itself need not look at what the layers hold: without a picture the plan is whole all the same.
+    let map = needs_map.then(|| map::draw(subject, devices, sandbox)).transpose();
+    let map = match svg {
+        None => map,
+        Some(path) => {
+            let map = map?;
+            let picture = map.as_ref().map_or_else(String::new, |map| svg::render(&account, map));
             let failed = |error| Failure::Option(unwritten(path.as_os_str(), &error));
-            save_new(path, svg::render(&account, &map).as_bytes()).map_err(failed)?;
-        }
-        match wishes.form {
-            Form::Human if wishes.options.measure => human::measure(&account),
-            Form::Json if wishes.options.measure => account.measure_as_json(),
-            Form::Human => format!("{}\n{}", human::render(&account), picture::render(&account, &map)),
-            Form::Json => account.as_json(&map),
+            save_new(path, picture.as_bytes()).map_err(failed)?;
+            Ok(map)
         }
     };
-    if wishes.is_quiet { Ok(()) } else { print(result.as_bytes()) }
+    let result = match (wishes.form, map) {
+        _ if wishes.is_quiet => return Ok(()),
+        (Form::Human, _) if *measure => human::measure(&account),
+        (Form::Json, _) if *measure => account.measure_as_json(),
+        (Form::Json, map) => account.as_json(map.ok().flatten().as_ref()),
+        (Form::Human, Ok(map)) => {
+            let picture = map.map_or_else(String::new, |map| picture::render(&account, &map));
+            format!("{}\n{picture}", human::render(&account))
+        }
+        (Form::Human, Err(failure)) => {
+            complain(&format!("{failure}; so there is no picture of the layers"));
+            human::render(&account)
+        }
+    };
+    print(result.as_bytes())
 }
 
 fn unwritten(path: &OsStr, error: &io::Error) -> String {
