@@ -18,6 +18,11 @@ use crate::files::{ImageFile, Space};
 /// data that is packed even better; then a commit finds out as it writes.
 const AMPLE: u64 = 4;
 
+/// File systems count what is free only roughly while data waits to be written: so much more may turn out to be.
+const MARGIN_BYTES: u64 = 1 << 20;
+/// And this part of what is needed.
+const MARGIN_PART: u64 = 64;
+
 /// Refuses a commit that cannot fit. `job` makes the job that would be done.
 ///
 /// # Errors
@@ -47,7 +52,7 @@ pub(super) fn check<'a>(
     for (file, effects) in layers[base].files().zip(effects) {
         let Some(space) = Space::of(file) else { continue };
         let needed = surely_needed(effects, &space);
-        if needed > space.free_bytes {
+        if needed - needed / MARGIN_PART > space.free_bytes.saturating_add(MARGIN_BYTES) {
             return Err(refusal(file, needed, &space));
         }
     }
