@@ -215,7 +215,8 @@ impl Sandbox for KvmSandbox {
         let reading = |source| VmError::setup("opening the image once more for reading", source);
         let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
         let files = files.collect::<std::io::Result<Vec<_>>>().map_err(reading)?;
-        let making = |source| VmError::setup("making a scratch file in the directory for temporary files", source);
+        let making =
+            |source| VmError::setup("making a scratch file in the directory for temporary files (TMPDIR)", source);
         let scratch = devices.files().iter().map(|device| device.writable.then(tempfile::tempfile).transpose());
         let scratch = scratch.collect::<std::io::Result<Vec<_>>>().map_err(making)?;
         let devices_of_job = devices.files().iter().zip(&files).zip(&scratch);

@@ -9,7 +9,8 @@ pub(super) fn render(account: &Account) -> String {
     let mut text = headline(account);
     for layer in account.layers.iter().filter(|layer| layer.repairs > 0) {
         let name = Printable(layer.filename.as_bytes());
-        text.push_str(&format!("'{name}' was not closed properly: {} entries are corrected first.\n", layer.repairs));
+        let entries = counted(layer.repairs, "entry", "entries");
+        text.push_str(&format!("'{name}' was not closed properly; corrected first: {entries}.\n"));
     }
     account.files.iter().for_each(|file| text.push_str(&paragraph(account, file)));
     text
@@ -27,10 +28,15 @@ pub(super) fn measure(account: &Account) -> String {
 
 fn headline(account: &Account) -> String {
     let moves = &account.moves;
-    let amount = format!("{} bytes of the disk in {} clusters", moves.bytes, moves.clusters);
+    let amount = format!("{} bytes of the disk in {}", moves.bytes, counted(moves.clusters, "cluster", "clusters"));
     let target = account.layers.iter().find(|layer| layer.is_target);
     let target = target.map_or(String::new(), |layer| Printable(layer.filename.as_bytes()).to_string());
     format!("Plan of a {}, nothing was changed: '{target}' receives {amount}.\n", account.command)
+}
+
+/// `1 entry`, `2 entries`.
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn length(file: &PlannedFile) -> String {
@@ -50,10 +56,9 @@ fn paragraph(account: &Account, file: &PlannedFile) -> String {
     let mut text = format!("\n{name}\n  length        {}\n", length(file));
     let mut line = |what: &str, amount: Amount, remark: &str| {
         if amount.bytes > 0 {
-            let Amount { bytes, extents } = amount;
-            let people = size::for_people(bytes);
-            let noun = if extents == 1 { "extent" } else { "extents" };
-            text.push_str(&format!("  {what:13} {people} ({bytes} bytes) in {extents} {noun}{remark}\n"));
+            let extents = counted(amount.extents, "extent", "extents");
+            let (bytes, people) = (amount.bytes, size::for_people(amount.bytes));
+            text.push_str(&format!("  {what:13} {people} ({bytes} bytes) in {extents}{remark}\n"));
         }
     };
     line("copied to it", file.copied, "");
