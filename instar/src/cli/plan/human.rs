@@ -6,7 +6,7 @@ use crate::text::Printable;
 
 /// All of it, but for the picture.
 pub(super) fn render(account: &Account) -> String {
-    let mut text = headline(account);
+    let mut text = format!("Plan of a {}, nothing was changed: {}.\n", account.command, headline(account));
     for layer in account.layers.iter().filter(|layer| layer.repairs > 0) {
         let name = Printable(layer.filename.as_bytes());
         let entries = counted(layer.repairs, "entry", "entries");
@@ -26,12 +26,13 @@ pub(super) fn measure(account: &Account) -> String {
     account.target_files().map(line).collect()
 }
 
-fn headline(account: &Account) -> String {
+/// What it is all about, in half a sentence.
+pub(super) fn headline(account: &Account) -> String {
     let moves = &account.moves;
-    let amount = format!("{} bytes of the disk in {}", moves.bytes, counted(moves.clusters, "cluster", "clusters"));
     let target = account.layers.iter().find(|layer| layer.is_target);
     let target = target.map_or(String::new(), |layer| Printable(layer.filename.as_bytes()).to_string());
-    format!("Plan of a {}, nothing was changed: '{target}' receives {amount}.\n", account.command)
+    let clusters = counted(moves.clusters, "cluster", "clusters");
+    format!("'{target}' receives {} bytes of the disk in {clusters}", moves.bytes)
 }
 
 /// `1 entry`, `2 entries`.

@@ -1,6 +1,7 @@
 //! The layers as an SVG picture that needs nothing else: no script, no font file, no style sheet.
 
 use super::account::Account;
+use super::human::headline;
 use super::map::Map;
 use crate::cli::info::size;
 use crate::text::Printable;
@@ -24,8 +25,7 @@ pub(super) fn render(account: &Account, map: &Map) -> String {
     let bar_width = columns.max(1) * CELL_WIDTH;
     let rows_height = account.layers.len() * (ROW_HEIGHT + LABEL_HEIGHT);
     let (width, height) = (2 * LEFT + bar_width.max(560), TOP + rows_height + 40);
-    let title =
-        format!("{}: {} bytes of the disk, clusters: {}", account.command, account.moves.bytes, account.moves.clusters);
+    let title = escaped(&format!("{}: {}", account.command, headline(account)));
     let axis =
         format!("{} of disk, a cell is {}", size::for_people(map.size_bytes), size::for_people(map.column_bytes));
     let mut text = format!(
