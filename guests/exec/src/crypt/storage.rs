@@ -285,3 +285,7 @@ impl Storage for Unlocked<'_> {
         self.storage.progress(done_bytes, total_bytes);
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "devices in tests are small")]
+mod tests;

@@ -271,10 +271,24 @@ pub(super) fn check_l1(layer: u32, geometry: &Geometry, file_length_bytes: u64, 
 /// # Errors
 /// With qemu-img's words if it is invalid.
 pub(crate) fn read_header(storage: &mut dyn Storage, layer: u32, device: DeviceId, access: Access) -> Result<Header> {
+    read_first_cluster(storage, layer, device, access).map(|(header, _)| header)
+}
+
+/// Reads and checks a header; also gives the bytes of the cluster that it lies in, as far as the file has them.
+///
+/// # Errors
+/// With qemu-img's words if it is invalid.
+pub(crate) fn read_first_cluster(
+    storage: &mut dyn Storage,
+    layer: u32,
+    device: DeviceId,
+    access: Access,
+) -> Result<(Header, Vec<u8>)> {
     let refused = |error: HeaderError| Failure::new(error_kind::OPEN, layer, error);
     let length_bytes = storage.length_bytes(device);
     let prefix = read_vec(storage, layer, device, 0, length_bytes.min(PREFIX_BYTES as u64))?;
     let cluster_bytes = Header::first_cluster_bytes(&prefix).map_err(refused)? as u64;
     let first_cluster = read_vec(storage, layer, device, 0, length_bytes.min(cluster_bytes))?;
-    Header::parse(&first_cluster, access).map_err(refused)
+    let header = Header::parse(&first_cluster, access).map_err(refused)?;
+    Ok((header, first_cluster))
 }

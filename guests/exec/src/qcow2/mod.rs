@@ -18,6 +18,6 @@ mod target;
 pub use empty::Emptier;
 pub use image::Image;
 pub(crate) use image::read_header;
-pub(crate) use rebase::{header_writes, read_own_header, write_header};
+pub(crate) use rebase::HeaderChange;
 pub(crate) use repair::repair_if_dirty;
 pub use target::Qcow2Target;

@@ -6,9 +6,9 @@ use instar_abi::report::error_kind;
 use instar_formats::qcow2::{Access, Header};
 use instar_plan::rebase::{HeaderWrite, plan_header_writes};
 
-use super::image::read_header;
+use super::image::read_first_cluster;
 use super::target::Qcow2Target;
-use crate::bytes::read_vec;
+use crate::bytes::to_index;
 use crate::layer::{Layer, Result};
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
@@ -34,52 +34,59 @@ impl Qcow2Target {
         header.refcount_table_offset = offset;
         header.refcount_table_clusters = u32::try_from(clusters)
             .map_err(|_| Failure::new(error_kind::JOB, self.image.layer, "the refcount table is too large"))?;
-        write_header(storage, self.image.layer, self.image.device, &header)?;
+        let change = HeaderChange::plan(storage, self.image.layer, self.image.device, |_| Ok(header.clone()))?;
+        change.write(storage)?;
         self.image.header = header;
         Ok(())
     }
 }
 
-/// Reads the header of the image that is to be changed, and nothing else of it.
-///
-/// # Errors
-/// If it is invalid, or marks the image as corrupt.
-pub(crate) fn read_own_header(storage: &mut dyn Storage, layer: u32, device: DeviceId) -> Result<Header> {
-    read_header(storage, layer, device, Access::ReadWrite)
-}
-
-/// How the first cluster of an image becomes one with this header.
-///
-/// # Errors
-/// If it does not fit, or a table lies in the first cluster, which would be overwritten.
-pub(crate) fn header_writes(
-    storage: &mut dyn Storage,
+/// A change of the header: what it will say, and how its cluster gets there.
+pub(crate) struct HeaderChange {
     layer: u32,
     device: DeviceId,
-    header: &Header,
-) -> Result<Vec<HeaderWrite>> {
-    let size = header.cluster_size_bytes();
-    let in_the_way = header.refcount_table_offset < size
-        || (header.l1_entries != 0 && header.l1_offset < size)
-        || (header.snapshot_count != 0 && header.snapshots_offset < size)
-        || header.extensions.bitmaps.is_some_and(|bitmaps| bitmaps.directory_offset < size)
-        || header.extensions.crypto_header.is_some_and(|pointer| pointer.offset < size);
-    if in_the_way {
-        return Err(Failure::new(error_kind::CORRUPT, layer, "a table lies in the header's cluster"));
-    }
-    let old = read_header(storage, layer, device, Access::ReadWrite)?;
-    let current = read_vec(storage, layer, device, 0, size)?;
-    plan_header_writes(&current, &old, header).map_err(|error| Failure::new(error_kind::JOB, layer, error))
+    writes: Vec<HeaderWrite>,
 }
 
-/// Makes the header this one, durably.
-///
-/// # Errors
-/// As [`header_writes`], and if the device refuses.
-pub(crate) fn write_header(storage: &mut dyn Storage, layer: u32, device: DeviceId, header: &Header) -> Result<()> {
-    for write in header_writes(storage, layer, device, header)? {
-        storage.write(device, write.offset, &write.bytes).map_err(|error| Failure::storage(layer, error))?;
-        storage.flush(device).map_err(|error| Failure::storage(layer, error))?;
+impl HeaderChange {
+    /// Plans the change of the header to what `wanted` makes of it. Nothing is written.
+    ///
+    /// # Errors
+    /// If the header is invalid or marks the image as corrupt; if the new one does not fit, or a table lies in its cluster,
+    /// which would be overwritten.
+    pub(crate) fn plan(
+        storage: &mut dyn Storage,
+        layer: u32,
+        device: DeviceId,
+        wanted: impl FnOnce(&Header) -> Result<Header>,
+    ) -> Result<Self> {
+        let (old, mut current) = read_first_cluster(storage, layer, device, Access::ReadWrite)?;
+        let new = wanted(&old)?;
+        let size = new.cluster_size_bytes();
+        let in_the_way = new.refcount_table_offset < size
+            || (new.l1_entries != 0 && new.l1_offset < size)
+            || (new.snapshot_count != 0 && new.snapshots_offset < size)
+            || new.extensions.bitmaps.is_some_and(|bitmaps| bitmaps.directory_offset < size)
+            || new.extensions.crypto_header.is_some_and(|pointer| pointer.offset < size);
+        if in_the_way {
+            return Err(Failure::new(error_kind::CORRUPT, layer, "a table lies in the header's cluster"));
+        }
+        current.resize(to_index(size), 0);
+        let writes =
+            plan_header_writes(&current, &old, &new).map_err(|error| Failure::new(error_kind::JOB, layer, error))?;
+        Ok(Self { layer, device, writes })
     }
-    Ok(())
+
+    /// Writes it, durably.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub(crate) fn write(&self, storage: &mut dyn Storage) -> Result<()> {
+        let failed = |error| Failure::storage(self.layer, error);
+        for write in &self.writes {
+            storage.write(self.device, write.offset, &write.bytes).map_err(failed)?;
+            storage.flush(self.device).map_err(failed)?;
+        }
+        Ok(())
+    }
 }

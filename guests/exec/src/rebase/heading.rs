@@ -1,12 +1,10 @@
 //! What names the backing file, in each format of overlays: planned before anything is copied, so that what cannot be written
 //! is refused while nothing has changed, and written after everything else.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use instar_abi::job::format;
 use instar_abi::report::error_kind;
-use instar_formats::qcow2::Header;
 use instar_formats::qed;
 use instar_formats::vmdk::Cid;
 use instar_plan::rebase::plan_header;
@@ -15,7 +13,7 @@ use super::order::Order;
 use crate::job::Job;
 use crate::layer::Result;
 use crate::open::image_device;
-use crate::qcow2::{header_writes, read_own_header, write_header};
+use crate::qcow2::HeaderChange;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 use crate::vmdk::{DescriptorChange, describe};
@@ -26,7 +24,7 @@ const ENOTSUP: i32 = 95;
 /// What is to be written.
 pub(super) enum Heading {
     /// The header of a qcow2 image, with the tables where they are now.
-    Qcow2(DeviceId, Box<Header>),
+    Qcow2(HeaderChange),
     /// The header of a qed image and the name behind it.
     Qed(DeviceId, Vec<u8>),
     /// A vmdk image's descriptor.
@@ -55,15 +53,17 @@ impl Heading {
         let (device, image_format) = image_device(job, 0)?;
         match image_format {
             format::QCOW2 => {
-                let header = read_own_header(storage, 0, device)?;
-                let planned = plan_header(&header, &order.backing()).map_err(refused)?;
-                header_writes(storage, 0, device, &planned)?;
-                if order.compresses && !order.is_unsafe && header.is_encrypted() {
+                let mut is_encrypted = false;
+                let change = HeaderChange::plan(storage, 0, device, |header| {
+                    is_encrypted = header.is_encrypted();
+                    plan_header(header, &order.backing()).map_err(refused)
+                })?;
+                if order.compresses && !order.is_unsafe && is_encrypted {
                     // Compressed clusters are stored as they are: what they hold could be read without the key.
                     let text = "Compression and encryption not supported at the same time";
                     return Err(Failure::new(error_kind::REFUSED, 0, text));
                 }
-                Ok(Self::Qcow2(device, Box::new(planned)))
+                Ok(Self::Qcow2(change))
             }
             format::QED => plan_qed(storage, device, order),
             format::VMDK => plan_vmdk(storage, job, device, order),
@@ -77,7 +77,7 @@ impl Heading {
     /// If the device refuses.
     pub(super) fn write(&self, storage: &mut dyn Storage) -> Result<()> {
         match self {
-            Self::Qcow2(device, header) => write_header(storage, 0, *device, header),
+            Self::Qcow2(change) => change.write(storage),
             Self::Qed(device, header) => {
                 storage.write(*device, 0, header).map_err(|error| Failure::storage(0, error))?;
                 storage.flush(*device).map_err(|error| Failure::storage(0, error))

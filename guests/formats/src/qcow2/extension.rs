@@ -125,19 +125,37 @@ pub(crate) fn find_feature_names(bytes: &[u8], start: usize, end: usize, context
     extensions.feature_names
 }
 
+/// The extensions that follow a header in its first cluster.
+fn entries_behind<'a>(first_cluster: &'a [u8], header: &Header) -> Option<Entries<'a>> {
+    let offset = usize::try_from(header.header_length_bytes).ok()?;
+    let end = match usize::try_from(header.backing_name_offset).ok()? {
+        0 => first_cluster.len(),
+        name => name,
+    };
+    Some(Entries { bytes: first_cluster, offset, end })
+}
+
 /// Where the data of the bitmaps extension begins in the file, given the first cluster and its header.
 #[must_use]
 pub fn bitmaps_data_offset(first_cluster: &[u8], header: &Header) -> Option<u64> {
-    let start = usize::try_from(header.header_length_bytes).ok()?;
-    let end = match usize::try_from(header.backing_name_offset).ok()? {
-        0 => first_cluster.len(),
-        offset => offset,
-    };
-    let mut entries = Entries { bytes: first_cluster, offset: start, end };
+    let mut entries = entries_behind(first_cluster, header)?;
     loop {
         let head = entries.offset as u64;
         if entries.next()?.ok()?.0 == BITMAPS {
             return Some(head + 8);
+        }
+    }
+}
+
+/// Where the extensions end, their end mark included, given the first cluster and its header; `None` if they cannot be read.
+#[must_use]
+pub fn extensions_end(first_cluster: &[u8], header: &Header) -> Option<usize> {
+    let mut entries = entries_behind(first_cluster, header)?;
+    loop {
+        let head = entries.offset;
+        match entries.next() {
+            Some(entry) => entry.ok().map(drop)?,
+            None => return Some((head + 8).min(entries.end)),
         }
     }
 }

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use instar_formats::qcow2::extension::extensions_end;
 use instar_formats::qcow2::{EncodeError, FirstCluster, Header, Layout, encode_first_cluster_as};
 
 use crate::planted::{self, Bug};
@@ -22,9 +23,11 @@ pub struct HeaderWrite {
 
 /// Plans how the first cluster `current`, which says `old`, becomes one that says `new`.
 ///
-/// First the old header gives up what its extensions have behind the first sector, which are names of feature bits, and its
-/// backing name is put out of the way; then everything behind that sector is written; then the first sector. An image that has
-/// no room for that, or needs more of its extensions than one sector, is written in one piece.
+/// Mostly the extensions stay behind the first sector what they are, and the new backing name fits beside the old one: it is
+/// written, and then the first sector. Otherwise the old header first gives up what its extensions have behind the first sector,
+/// which are names of feature bits, and its backing name is put out of the way; then everything behind that sector is written;
+/// then the first sector. An image that has no room for that, or needs more of its extensions than one sector, is written in
+/// one piece.
 ///
 /// # Errors
 /// If the new header does not fit.
@@ -33,11 +36,39 @@ pub fn plan_header_writes(current: &[u8], old: &Header, new: &Header) -> Result<
     if planted::is(Bug::HeaderTorn) {
         return Ok(Vec::from([HeaderWrite { offset: 0, bytes: wanted.bytes }]));
     }
-    Ok(guarded(current, old, &wanted).unwrap_or_else(|| Vec::from([HeaderWrite { offset: 0, bytes: wanted.bytes }])))
+    let guarded = beside(current, old, new, &wanted).or_else(|| making_room(current, old, &wanted));
+    Ok(guarded.unwrap_or_else(|| Vec::from([HeaderWrite { offset: 0, bytes: wanted.bytes }])))
 }
 
-/// The writes in their order; `None` where they cannot be guarded, or need not be.
-fn guarded(current: &[u8], old: &Header, wanted: &FirstCluster) -> Option<Vec<HeaderWrite>> {
+/// The writes where the old header keeps all that it needs behind the first sector until that sector changes; `None` where the
+/// new header would change some of it, whether its name lies in its usual place or behind the old name.
+fn beside(current: &[u8], old: &Header, new: &Header, wanted: &FirstCluster) -> Option<Vec<HeaderWrite>> {
+    let recorded = old_name(old);
+    let needed = [SECTOR_BYTES..extensions_end(current, old)?, recorded.clone()];
+    let behind = recorded.end.max(wanted.extensions_end).max(SECTOR_BYTES).next_multiple_of(8);
+    [None, Some(behind)].into_iter().find_map(|name_offset| {
+        let mut planned = encode_first_cluster_as(new, Layout { name_offset, ..Layout::default() }).ok()?;
+        if planned.bytes.len() != current.len() || !needed.iter().all(|range| is_apart(range, current, &planned)) {
+            return None;
+        }
+        for range in &needed {
+            let kept = range.start.max(SECTOR_BYTES)..range.end;
+            if !kept.is_empty() {
+                planned.bytes.get_mut(kept.clone())?.copy_from_slice(current.get(kept)?);
+            }
+        }
+        let mut writes = Vec::new();
+        if let Some(changed) = changed(&current[SECTOR_BYTES..], &planned.bytes[SECTOR_BYTES..]) {
+            let changed = SECTOR_BYTES + changed.start..SECTOR_BYTES + changed.end;
+            writes.push(HeaderWrite { offset: changed.start as u64, bytes: planned.bytes[changed].to_vec() });
+        }
+        writes.push(HeaderWrite { offset: 0, bytes: planned.bytes.get(..SECTOR_BYTES)?.to_vec() });
+        Some(writes)
+    })
+}
+
+/// The writes in their order where the old header has to make room; `None` where that cannot be guarded.
+fn making_room(current: &[u8], old: &Header, wanted: &FirstCluster) -> Option<Vec<HeaderWrite>> {
     let new_sector = wanted.bytes.get(..SECTOR_BYTES)?.to_vec();
     let mut writes = Vec::new();
     let mut rest = wanted.bytes.clone();
@@ -78,11 +109,11 @@ fn old_name(old: &Header) -> Range<usize> {
     }
 }
 
-/// Whether the new first cluster needs nothing of the old name's place behind the first sector, or has the same bytes there.
-fn is_apart(name: &Range<usize>, current: &[u8], wanted: &FirstCluster) -> bool {
-    let start = name.start.max(SECTOR_BYTES);
+/// Whether the new first cluster needs nothing of a place behind the first sector, or has the same bytes there.
+fn is_apart(place: &Range<usize>, current: &[u8], wanted: &FirstCluster) -> bool {
+    let start = place.start.max(SECTOR_BYTES);
     [SECTOR_BYTES..wanted.extensions_end, wanted.name.clone()].iter().all(|used| {
-        let shared = used.start.max(start)..used.end.min(name.end);
+        let shared = used.start.max(start)..used.end.min(place.end);
         shared.is_empty() || wanted.bytes[shared.clone()] == current[shared]
     })
 }
@@ -134,6 +165,24 @@ mod tests {
     fn says(bytes: &[u8]) -> (Option<Vec<u8>>, Option<Vec<u8>>, u64) {
         let header = Header::parse(bytes, Access::ReadWrite).unwrap();
         (header.backing_name, header.extensions.backing_format, header.l1_offset)
+    }
+
+    #[test]
+    fn a_rename_takes_two_writes_and_names_do_not_wander_off() {
+        let mut current = encode_first_cluster(&image(3, 16)).unwrap();
+        for (letter, length) in (b'a'..).zip([40, 60, 50, 70, 10, 70, 60]) {
+            let name = vec![letter; length];
+            let old = Header::parse(&current, Access::ReadWrite).unwrap();
+            let new = plan_header(&old, &NewBacking { name: &name, format_name: b"qcow2" }).unwrap();
+            let writes = plan_header_writes(&current, &old, &new).unwrap();
+            assert_eq!(writes.len(), 2, "{length}");
+            for HeaderWrite { offset, bytes } in writes {
+                current[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+            }
+            assert_eq!(says(&current).0, Some(name));
+            let place = Header::parse(&current, Access::ReadWrite).unwrap().backing_name_offset;
+            assert!(place < 1024, "{place}");
+        }
     }
 
     proptest! {
