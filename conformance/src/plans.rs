@@ -1,18 +1,26 @@
 //! Judges plans by what the planned command then does.
 //!
-//! Cannot see: whether what a plan says of extents and of space on the disk is true; the product's own tests look at those.
+//! Space on the disk is only judged from one side: a plan must not claim more than the command takes, because commits are
+//! refused on its word. Cannot see: whether what a plan says of extents is true; the product's own tests look at those.
 
 use crate::case::{self, Case, Operation};
-use crate::fixture::Workspace;
+use crate::fixture::{Workspace, list_files};
 use crate::folder;
 use crate::runner::{Product, Program, RunOutput};
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// In a whole run at least so many lengths are compared.
 const MIN_LENGTHS: usize = 250;
+
+/// What blocks of the file system and its own tables may make of a number.
+const ROUNDED_BYTES: u64 = 8 << 10;
 
 /// A plan takes the locks of a reader. So it finds out what the command is kept from finding by its own lock as a writer.
 const FINDS_THE_LOOP: [&str; 3] = ["commit-broken-base-loop", "rebase-broken-base-loop", "rebase-safe-self"];
@@ -64,6 +72,7 @@ fn judge(case: &Case, product: &Product) -> Result<usize, Failed> {
     if read()? != before {
         return Err("the plan changed a file".into());
     }
+    let stored = stored_bytes(path)?;
     let done = product.run_case(case, path).map_err(|error| error.to_string())?;
     if planned.rc != done.rc {
         return Err(format!(
@@ -97,7 +106,40 @@ fn judge(case: &Case, product: &Product) -> Result<usize, Failed> {
             );
         }
     }
+    judge_space(files, &stored, &stored_bytes(path)?)?;
     Ok(files.len())
+}
+
+/// How much each file takes on the disk; nothing is said of file systems on which that is no certain number.
+fn stored_bytes(folder: &Path) -> Result<BTreeMap<PathBuf, u64>, Failed> {
+    let kind = statfs(folder).map_err(|error| error.to_string())?.filesystem_type();
+    if ![EXT4_SUPER_MAGIC, TMPFS_MAGIC].contains(&kind) {
+        return Ok(BTreeMap::new());
+    }
+    let mut stored = BTreeMap::new();
+    for file in list_files(folder).map_err(|error| error.to_string())? {
+        let status = file.metadata().map_err(|error| error.to_string())?;
+        stored.insert(file.strip_prefix(folder).expect("found below it").to_path_buf(), status.blocks() * 512);
+    }
+    Ok(stored)
+}
+
+fn judge_space(
+    files: &[serde_json::Value],
+    before: &BTreeMap<PathBuf, u64>,
+    after: &BTreeMap<PathBuf, u64>,
+) -> Result<(), Failed> {
+    for file in files {
+        let name = file["filename"].as_str().unwrap_or_default();
+        let (Some(before), Some(after)) = (before.get(Path::new(name)), after.get(Path::new(name))) else { continue };
+        let number = |key: &str| file[key].as_u64().ok_or(format!("{name}: there is no {key}"));
+        let claimed = number("newly_stored_bytes")?.saturating_sub(number("freed_bytes")?);
+        let taken = after.saturating_sub(*before);
+        if claimed > taken + ROUNDED_BYTES {
+            return Err(format!("{name} was to take {claimed} bytes more of the disk, and took {taken}").into());
+        }
+    }
+    Ok(())
 }
 
 fn texts(planned: &RunOutput, done: &RunOutput) -> String {
