@@ -18,8 +18,9 @@ use crate::repairs::Repairs;
 use crate::report::{self, Failure};
 use crate::storage::Storage;
 
-/// The most bytes of the disk that are looked at together: what bounds the list of extents.
+/// So much of the disk is looked at together, or so many clusters, whichever is more: what bounds the list of extents.
 const WINDOW_BYTES: u64 = 16 << 20;
+const WINDOW_CLUSTERS: u64 = 4096;
 /// Columns are cut between these.
 const SECTOR_BYTES: u64 = 512;
 const NOTHING: MapCell = MapCell { data_bytes: 0, compressed_bytes: 0, zero_bytes: 0 };
@@ -62,11 +63,12 @@ fn map(job: &[u8], storage: &mut dyn Storage) -> Result<(MapReport, Vec<u8>)> {
 /// What a layer holds, column by column.
 fn row(layer: &mut dyn Layer, storage: &mut dyn Storage, column_bytes: u64, columns: u64) -> Result<Vec<MapCell>> {
     let size_bytes = layer.size_bytes();
+    let window_bytes = layer.cluster_size_bytes().saturating_mul(WINDOW_CLUSTERS).max(WINDOW_BYTES);
     let mut cells = vec![NOTHING; to_index(columns)];
     let mut extents = Vec::new();
     let mut next = layer.next_mapped(0);
     while next < size_bytes {
-        let end = (next / WINDOW_BYTES * WINDOW_BYTES).saturating_add(WINDOW_BYTES).min(size_bytes);
+        let end = (next / window_bytes * window_bytes).saturating_add(window_bytes).min(size_bytes);
         extents.clear();
         layer.map(storage, next, end, &mut extents)?;
         extents.iter().for_each(|extent| add(&mut cells, column_bytes, extent));
