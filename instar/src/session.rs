@@ -190,16 +190,19 @@ impl<'a> Session<'a> {
         let mut vm = prepared.complete(self.hypervisor, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
-        let mut before_start = || match &self.jail {
-            Some(jail) => jail.close().map(drop).map_err(VmError::Unavailable),
-            None => Ok(()),
+        let mut warnings = Vec::new();
+        let mut before_start = || {
+            if let Some(jail) = &self.jail {
+                warnings = jail.close().map_err(VmError::Unavailable)?.warnings();
+            }
+            Ok(())
         };
         vm.run(&mut bus, self.limit, &mut before_start, &mut |ram| {
             meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
         })?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
         let report = Report::read(area, self.program.report_bytes);
-        let report = report.map(|report| Report { effects: bus.effects(), ..report });
+        let report = report.map(|report| Report { effects: bus.effects(), warnings, ..report });
         // The machine may live on for a while, and there may be secrets in its job.
         vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
         if self.jail.is_some() {
@@ -256,6 +259,7 @@ pub struct Report {
     body: Vec<u8>,
     payload_start: usize,
     effects: Vec<Effects>,
+    warnings: Vec<String>,
 }
 
 impl Report {
@@ -294,7 +298,18 @@ impl Report {
         }
         let mut body = vec![0; length];
         area(ReportHeader::SIZE_BYTES as u64, &mut body)?;
-        Ok(Self { header, body, payload_start: report_bytes, effects: Vec::new() })
+        Ok(Self { header, body, payload_start: report_bytes, warnings: Vec::new(), effects: Vec::new() })
+    }
+
+    /// The same, with what was lacking around the guest.
+    pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// A sentence for each layer of the jail that did not hold while the guest ran. Of a worker process, and hostile.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The report area up to the report's end, as [`Report::in_area`] reads it.

@@ -4,6 +4,7 @@ mod arguments;
 mod cache;
 mod commit;
 mod commit_checks;
+mod doctor;
 mod error;
 pub mod info;
 mod info_command;
@@ -81,6 +82,7 @@ fn dispatch(arguments: &[OsString], sandbox: &mut impl Sandbox) -> Result<(), Fa
     }
     match parsed.command {
         Command::Commit(arguments) => commit::run(&arguments, None, sandbox),
+        Command::Doctor(arguments) => doctor::run(&arguments, sandbox),
         Command::Info(arguments) => info_command::run(&arguments, sandbox),
         Command::Rebase(arguments) => rebase::run(&arguments, None, sandbox),
         Command::Plan(arguments) => plan::run(&arguments, sandbox),

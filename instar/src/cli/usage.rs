@@ -9,7 +9,7 @@ use super::error::Failure;
 use crate::text::Printable;
 
 /// The commands, and the plans of them.
-const COMMANDS: [&str; 3] = ["commit", "info", "rebase"];
+const COMMANDS: [&str; 4] = ["commit", "doctor", "info", "rebase"];
 const PLANS: [&str; 2] = ["plan commit", "plan rebase"];
 
 /// The failure for a parser's error; `arguments` is the whole command line.
