@@ -6,12 +6,15 @@ use std::error::Error;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use instar_abi::wire::Wire;
+
 use crate::code::Code;
+use crate::devices::Effects;
 use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::jail::worker::{self, Leaving, WorkerError};
 use crate::series;
-use crate::session::{DeviceFile, Report, Session};
+use crate::session::{DeviceFile, GuestProgram, Report, Session};
 use crate::text::Printable;
 use crate::vm::{Prepared, VmError};
 
@@ -43,21 +46,50 @@ const WARNINGS_MAX: usize = 3;
 /// As [`Session::run`], in words; a worker process that could not be started or ended without an answer.
 pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Counted, Leaving), VmError> {
     let program = session.program;
+    let (answer, leaving) = in_worker(|| encode(alone(session, jail)), meanwhile)?;
+    Ok((decode(&answer, program)?, leaving))
+}
+
+/// Rehearses a session apart from the calling process, in a jail, and tells what would become of each device's file.
+///
+/// # Errors
+/// As [`run`].
+pub fn rehearse<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<(Counted, Vec<Effects>, Leaving), VmError> {
+    let program = session.program;
+    let effects_bytes = session.devices.len() * Effects::SIZE_BYTES;
+    let work = || {
+        let result = alone(session, jail);
+        let mut answer = vec![0; effects_bytes];
+        let effects = result.iter().flat_map(|(report, _)| report.effects());
+        answer.chunks_exact_mut(Effects::SIZE_BYTES).zip(effects).for_each(|(bytes, effects)| effects.put(bytes));
+        answer.extend(encode(result));
+        answer
+    };
+    let (answer, leaving) = in_worker(work, || ())?;
+    let (effects, report) = answer.split_at_checked(effects_bytes).unwrap_or_default();
+    let effects = effects.chunks_exact(Effects::SIZE_BYTES).map(Effects::get).collect();
+    Ok((decode(report, program)?, effects, leaving))
+}
+
+fn in_worker(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result<(Vec<u8>, Leaving), VmError> {
     let work = || {
         IS_WORKER.store(true, Ordering::Relaxed);
-        encode(alone(session, jail))
+        work()
     };
-    let (answer, leaving) = worker::run(work, meanwhile).map_err(|error| match error {
+    worker::run(work, meanwhile).map_err(|error| match error {
         WorkerError::Start(source) => VmError::setup("starting a worker process", source),
         ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
-    })?;
+    })
+}
+
+fn decode(answer: &[u8], program: GuestProgram<'_>) -> Result<Counted, VmError> {
     let words = |bytes: &[u8]| Printable(bytes).to_string();
     match answer.split_first() {
         Some((&REPORT, rest)) => {
             let (effort, rest) = rest.split_at_checked(Effort::SIZE_BYTES).unwrap_or_default();
             let effort = Effort::from_bytes(effort).unwrap_or_default();
             let (warnings, area) = split_warnings(rest);
-            Ok(((Report::in_area(area, program)?.with_warnings(warnings), effort), leaving))
+            Ok((Report::in_area(area, program)?.with_warnings(warnings), effort))
         }
         Some((&UNAVAILABLE, sentence)) => Err(VmError::Unavailable(words(sentence))),
         Some((&JAIL, sentence)) => Err(VmError::Jail(words(sentence))),

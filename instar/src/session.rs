@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use instar_abi::job::operation;
@@ -11,12 +12,14 @@ use instar_abi::memory::{
     DEFAULT_MEMORY_BYTES, JOB_BYTES, JOB_START, REPORT_BYTES, REPORT_START, SHARED_DONE_BYTES, SHARED_START,
     SHARED_TOTAL_BYTES,
 };
-use instar_abi::report::{CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC, RebaseReport, ReportHeader, outcome};
+use instar_abi::report::{
+    CommitReport, InfoReport, MAX_TEXT_BYTES, MapReport, REPORT_MAGIC, RebaseReport, ReportHeader, outcome,
+};
 use instar_abi::wire::Wire;
 
 use tracing::info;
 
-use crate::devices::{Backend, Bus, Counters, Flushing};
+use crate::devices::{Backend, Bus, Counters, Effects, Flushing};
 use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::series;
@@ -40,6 +43,7 @@ impl GuestProgram<'static> {
             operation::INFO => (include_bytes!(concat!(env!("OUT_DIR"), "/info.bin")), InfoReport::SIZE_BYTES),
             operation::COMMIT => (include_bytes!(concat!(env!("OUT_DIR"), "/commit.bin")), CommitReport::SIZE_BYTES),
             operation::REBASE => (include_bytes!(concat!(env!("OUT_DIR"), "/rebase.bin")), RebaseReport::SIZE_BYTES),
+            operation::MAP => (include_bytes!(concat!(env!("OUT_DIR"), "/map.bin")), MapReport::SIZE_BYTES),
             _ => return None,
         };
         Some(Self { elf, report_bytes })
@@ -75,19 +79,21 @@ pub struct DeviceFile<'a> {
     pub bulk: Option<&'a File>,
     /// When what was written becomes durable.
     pub flushing: Flushing,
+    /// A file that takes what is written, so that nothing is done to `file`, which need not be open for writing then.
+    pub scratch: Option<&'a File>,
 }
 
 impl<'a> DeviceFile<'a> {
     /// A file behind the page cache that is flushed when the guest asks for it.
     #[must_use]
     pub fn new(file: &'a File, writable: bool) -> Self {
-        Self { file, writable, direct: None, bulk: None, flushing: Flushing::default() }
+        Self { file, writable, direct: None, bulk: None, flushing: Flushing::default(), scratch: None }
     }
 
     /// Every way in which the file is open: what a process that runs the job must keep.
     pub fn descriptors(&self) -> impl Iterator<Item = &'a File> {
-        let Self { file, writable: _, direct, bulk, flushing: _ } = *self;
-        [file].into_iter().chain(direct).chain(bulk)
+        let Self { file, writable: _, direct, bulk, flushing: _, scratch } = *self;
+        [file].into_iter().chain(direct).chain(bulk).chain(scratch)
     }
 }
 
@@ -178,9 +184,11 @@ impl<'a> Session<'a> {
 
     /// The files as devices.
     pub(crate) fn backends(&self) -> Result<Vec<Backend<'a>>, VmError> {
+        let files: Arc<[&File]> = self.devices.iter().map(|device| device.file).collect();
         let backend = |device: &DeviceFile<'a>| {
             let backend = Backend::new(device.file, device.writable)?;
-            Ok(backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing))
+            let backend = backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing);
+            Ok(backend.rehearsed_on(device.scratch, &files))
         };
         let backends = self.devices.iter().map(backend).collect::<std::io::Result<Vec<_>>>();
         backends.map_err(|error| VmError::setup("looking at a file", error))
@@ -231,7 +239,8 @@ impl<'a> Session<'a> {
         info!("requests served exits={} {counters}", vm.exits());
         done?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
-        let report = Report::read(area, self.program.report_bytes)?;
+        let effects = backends.iter().map(Backend::effects).collect();
+        let report = Report { effects, ..Report::read(area, self.program.report_bytes)? };
         // The machine may live on for a while, and there may be secrets in its job.
         vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
         Ok((report, backends, counters))
@@ -280,6 +289,7 @@ pub struct Report {
     header: ReportHeader,
     body: Vec<u8>,
     payload_start: usize,
+    effects: Vec<Effects>,
     warnings: Vec<String>,
 }
 
@@ -319,7 +329,7 @@ impl Report {
         }
         let mut body = vec![0; length];
         area(ReportHeader::SIZE_BYTES as u64, &mut body)?;
-        Ok(Self { header, body, payload_start: report_bytes, warnings: Vec::new() })
+        Ok(Self { header, body, payload_start: report_bytes, warnings: Vec::new(), effects: Vec::new() })
     }
 
     /// The same, with what was lacking around the guest.
@@ -353,6 +363,12 @@ impl Report {
     pub fn text(&self) -> String {
         let length = (self.header.text_length_bytes as usize).min(MAX_TEXT_BYTES);
         String::from_utf8_lossy(&self.header.text[..length]).into_owned()
+    }
+
+    /// What was rehearsed, for each device of the session; unless that has run elsewhere.
+    #[must_use]
+    pub fn effects(&self) -> &[Effects] {
+        &self.effects
     }
 
     /// The operation's report, to be decoded with [`Wire::get`]. All zeros if the guest did not get so far.

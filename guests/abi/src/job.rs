@@ -21,6 +21,8 @@ pub mod operation {
     pub const COMMIT: u32 = 2;
     /// Change what an overlay is based on.
     pub const REBASE: u32 = 3;
+    /// Say what each layer of a chain holds in each part of the disk.
+    pub const MAP: u32 = 4;
 }
 
 /// Image formats as numbers.
@@ -161,6 +163,19 @@ wire_struct! {
         pub name: [u8; MAX_NAME_BYTES],
         /// The new backing format name, at most 15 bytes, padded with zeros; empty for none.
         pub format_name: [u8; 16],
+    }
+}
+
+/// The most columns of a map: with every layer that a job can have, it fits into a report.
+pub const MAX_MAP_COLUMNS: u32 = 512;
+
+wire_struct! {
+    /// The part of a job that only map has.
+    pub struct MapJob {
+        /// Into how many parts the disk is cut, from 1 to [`MAX_MAP_COLUMNS`].
+        pub columns: u32,
+        /// Always zero.
+        pub reserved: u32,
     }
 }
 

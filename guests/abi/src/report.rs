@@ -113,6 +113,32 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    /// What map reports. The payload behind it holds [`MapCell`]s: all columns of layer 0, then those of layer 1, and so on.
+    pub struct MapReport {
+        /// Size of the largest layer's disk.
+        pub size_bytes: u64,
+        /// How much of the disk a column stands for; the last one may stand for less.
+        pub column_bytes: u64,
+        /// Number of columns, at most as many as were asked for; 0 for an empty disk.
+        pub column_count: u32,
+        /// Number of layers.
+        pub layer_count: u32,
+    }
+}
+
+wire_struct! {
+    /// What one layer holds in one part of the disk. What is missing to the column's length the layer does not hold.
+    pub struct MapCell {
+        /// Bytes that are stored.
+        pub data_bytes: u64,
+        /// Bytes of the disk that are stored compressed.
+        pub compressed_bytes: u64,
+        /// Bytes that read as zeros and are not stored.
+        pub zero_bytes: u64,
+    }
+}
+
 /// `RepairItem::kind`.
 pub mod repair_kind {
     /// A refcount: `subject` is the host cluster, `recorded` its refcount, `references` what it should be.

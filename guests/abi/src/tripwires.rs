@@ -28,6 +28,9 @@ pin! {
     report::ReportHeader::SIZE_BYTES => 8 + 6 * 4 + 1024, "the operation's report starts right behind the header";
     report::CommitReport::SIZE_BYTES => 24, "the host reads the report by these offsets";
     report::RebaseReport::SIZE_BYTES => 16, "the host reads the report by these offsets";
+    job::MapJob::SIZE_BYTES => 8, "the guest reads the job by these offsets";
+    report::MapReport::SIZE_BYTES => 24, "the cells start right behind it";
+    report::MapCell::SIZE_BYTES => 24, "the host cuts the payload by this";
     report::InfoReport::SIZE_BYTES => 4 * 4 + 3 * 8 + 4 * 4 + 2 * 1024 + 16, "the payload starts right behind it";
     report::RepairItem::SIZE_BYTES => 32, "the host cuts the payload by this";
     report::DigestItem::SIZE_BYTES => 48, "the host cuts the payload by this";
@@ -58,6 +61,8 @@ pin! {
     job::operation::INFO => 1, "the host says which job by this number";
     job::operation::COMMIT => 2, "the host says which job by this number";
     job::operation::REBASE => 3, "the host says which job by this number";
+    job::operation::MAP => 4, "the host says which job by this number";
+    job::MAX_MAP_COLUMNS => 512, "the guest refuses more";
     job::role::IMAGE => 1, "a data file taken for an image would be parsed";
     job::role::DATA => 2, "a data file taken for an image would be parsed";
     job::device_flag::WRITABLE => 1, "the guest must know which devices refuse writes";
@@ -131,6 +136,12 @@ const _: () = assert!(
     (job::JobHeader::SIZE_BYTES + job::MAX_DEVICES * job::DeviceEntry::SIZE_BYTES + job::RebaseJob::SIZE_BYTES) as u64
         <= job::SECRETS_OFFSET as u64,
     "the longest job must end before its secrets"
+);
+const _: () = assert!(
+    (report::ReportHeader::SIZE_BYTES + report::MapReport::SIZE_BYTES) as u64
+        + job::MAX_MAP_COLUMNS as u64 * (job::MAX_DEVICES * report::MapCell::SIZE_BYTES) as u64
+        <= memory::REPORT_BYTES,
+    "a report must hold the largest map"
 );
 const _: () = assert!((job::SECRETS_OFFSET as u64) < memory::JOB_BYTES, "secrets need room behind the job");
 

@@ -14,6 +14,7 @@ mod digest;
 pub mod info;
 pub mod job;
 pub mod layer;
+pub mod map;
 pub mod memory;
 pub mod open;
 pub mod pack;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::plan::PlanArguments;
+
 /// `instar`.
 #[derive(Debug, Parser)]
 #[command(name = "instar", version, about, args_override_self = true, infer_long_args = true)]
@@ -38,6 +40,8 @@ pub enum Command {
     /// Do as qemu-img does: commit, info and rebase here, everything else by the real qemu-img
     #[command(name = "qemu-img", disable_help_flag = true)]
     QemuImg(QemuImgArguments),
+    /// Say what a commit or rebase would do, and change nothing
+    Plan(PlanArguments),
 }
 
 impl Command {
@@ -48,6 +52,7 @@ impl Command {
             Self::Doctor(arguments) => Some(&arguments.jail),
             Self::Info(arguments) => Some(&arguments.jail),
             Self::Rebase(arguments) => Some(&arguments.jail),
+            Self::Plan(arguments) => Some(arguments.jail()),
             Self::QemuImg(_) => None,
         }
     }
@@ -260,7 +265,8 @@ const PROGRESS_WORDS: [&str; 5] = ["auto", "plain", "bar", "json", "none"];
 /// The command line of `commit` with `--progress WORD` written as `--progress=WORD`; any other unchanged.
 pub(super) fn join_progress(arguments: &[OsString]) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
-    let commits = arguments.get(1).is_some_and(|command| command == "commit");
+    let first = arguments.iter().skip(1).find(|word| *word != "plan");
+    let commits = first.is_some_and(|command| command == "commit");
     for argument in arguments {
         match joined.last_mut() {
             Some(last) if commits && last == "--progress" && PROGRESS_WORDS.iter().any(|word| argument == *word) => {
@@ -284,6 +290,7 @@ mod tests {
             join_progress(&words).join(std::ffi::OsStr::new(" ")).into_string().expect("UTF-8")
         };
         assert_eq!(join("instar commit --progress json a"), "instar commit --progress=json a");
+        assert_eq!(join("instar plan commit --progress json a"), "instar plan commit --progress=json a");
         assert_eq!(join("instar commit --progress a"), "instar commit --progress a");
         assert_eq!(join("instar commit -p none"), "instar commit -p none");
         assert_eq!(join("instar rebase --progress none"), "instar rebase --progress none");

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use instar_abi::job::{CommitJob, commit_flag, format, operation};
 use instar_abi::report::{CommitReport, error_kind, info_flag};
 use instar_abi::wire::Wire;
+use zeroize::Zeroizing;
 
 use super::arguments::CommitArguments;
 use super::cache::CacheMode;
@@ -17,9 +18,11 @@ use super::job::{Devices, memory_bytes};
 use super::meter::{Meter, Style};
 use super::operand::{gate_options, one_file, open};
 use super::output::{Form, complain, print};
+use super::plan::{self, Moves, PlanOptions, Subject, Wishes};
 use super::progress::ProgressWish;
 use super::rate;
 use super::repairs;
+use super::room;
 use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
 use super::stage::run_jobs;
@@ -36,11 +39,15 @@ use crate::vm::VmError;
 
 const COMMAND: &str = "commit";
 
-/// Runs the command.
+/// Runs the command, or with `plan` only says what it would do.
 ///
 /// # Errors
 /// Everything that keeps it from being done.
-pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &CommitArguments,
+    plan: Option<&PlanOptions>,
+    sandbox: &mut impl Sandbox,
+) -> Result<(), Failure> {
     let stats = Stats::begin(arguments.care.stats);
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let rate = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
@@ -53,20 +60,27 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     };
     let afterwards = Afterwards::choose(arguments)?;
     let progress_wish = ProgressWish::listen();
-    sandbox.expect(operation::COMMIT);
-    let opened = open_layers(file, arguments, sandbox)?;
+    if plan.is_none() {
+        sandbox.expect(operation::COMMIT);
+    }
+    let access = if plan.is_some() { Access::Read } else { Access::Write };
+    let opened = open_layers(file, arguments, access, sandbox)?;
     // Whatever fails from here on fails behind the first line of progress, as in qemu-img.
+    let style = if plan.is_some() { Style::Silent } else { style };
     let meter = Meter::start(style, progress_wish);
     let mut chain = Chain::choose(opened, arguments)?;
     chain.use_cache(cache)?;
     afterwards.check(arguments, &chain.layers, chain.base)?;
     check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
-    chain.make_base_writable(arguments.force)?;
+    chain.check_base(arguments.force)?;
+    if plan.is_none() {
+        chain.make_base_writable()?;
+    }
     warn_of_snapshots(&chain.layers, chain.base);
     // qemu-img never empties a vmdk overlay, so that has to be asked for.
     let empties =
         afterwards == Afterwards::Empty && (arguments.empty || chain.layers[0].summary.format != format::VMDK);
-    if empties {
+    if empties && plan.is_none() {
         chain.make_writable(0)?;
     }
     let removal = (afterwards == Afterwards::Delete).then(|| chain.prepare_removal()).transpose()?;
@@ -77,6 +91,11 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
         bytes_per_second: rate,
         removal: removal.as_ref(),
     };
+    if let Some(plan) = plan {
+        let wishes = Wishes { options: plan, form, is_quiet: arguments.quiet };
+        return chain.plan(&how, &wishes, sandbox);
+    }
+    chain.check_room(&how, sandbox)?;
     let report = chain.merge(&how, meter, sandbox)?;
     if let Some(removal) = &removal {
         chain.delete_overlay(removal)?;
@@ -127,8 +146,13 @@ struct Opened {
     secrets: Vec<LayerSecret>,
 }
 
-fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<Opened, Failure> {
-    let overlay = open(file, &arguments.image, Access::Write)?;
+fn open_layers(
+    file: &OsStr,
+    arguments: &CommitArguments,
+    access: Access,
+    sandbox: &mut impl Sandbox,
+) -> Result<Opened, Failure> {
+    let overlay = open(file, &arguments.image, access)?;
     let name = overlay.image.name().to_vec();
     let options = gate_options(&arguments.gate, arguments.base.as_deref());
     let gate = Gate::new(&name, &options).map_err(Failure::File)?;
@@ -171,9 +195,9 @@ impl Chain {
         Ok(())
     }
 
-    /// Everything that is decided about the base before it is opened for writing, and then that. `takes_for_raw` says that the
-    /// user answers for a base that looks raw.
-    fn make_base_writable(&mut self, takes_for_raw: bool) -> Result<(), Failure> {
+    /// Everything that is decided about the base before it is opened for writing. `takes_for_raw` says that the user answers for
+    /// a base that looks raw.
+    fn check_base(&self, takes_for_raw: bool) -> Result<(), Failure> {
         let index = self.base;
         let base = &self.layers[index];
         if base.summary.format == format::PARALLELS {
@@ -195,8 +219,13 @@ impl Chain {
         if base.summary.flags & info_flag::CORRUPT != 0 {
             return finding(Code::CorruptImage, "The image is marked corrupt; writing to it is refused");
         }
-        self.make_writable(index)?;
-        self.layers[index].files_mut().for_each(ImageFile::open_for_bulk);
+        Ok(())
+    }
+
+    /// Opens the base for writing.
+    fn make_base_writable(&mut self) -> Result<(), Failure> {
+        self.make_writable(self.base)?;
+        self.layers[self.base].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
     }
 
@@ -236,40 +265,89 @@ impl Chain {
             });
         }
         progress.finish();
-        if last.operation.len() < CommitReport::SIZE_BYTES {
-            return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) });
-        }
-        Ok(CommitReport::get(&last.operation))
+        self.report(last)
     }
 
     /// The jobs that make up the commit: all in one; or a look at what must not change, copying, comparing, and what the overlay
     /// may forget. Each may write to what it has to change, and to nothing else.
     fn jobs<'a>(&'a self, how: &How<'a>) -> Vec<(Devices<'a>, CommitJob)> {
-        // An overlay that was not closed properly is repaired, whatever becomes of it.
-        let is_dirty = self.layers[0].summary.flags & info_flag::DIRTY != 0;
+        if !how.verifies {
+            return vec![self.whole(how)];
+        }
+        let emptying = how.empties.then(|| self.part(how, commit_flag::EMPTY_ONLY, false, true));
+        let digesting = self.part(how, commit_flag::DIGEST_ONLY, false, false);
+        let copying = self.part(how, commit_flag::COPY_ONLY, true, self.is_dirty());
+        let comparing = self.part(how, commit_flag::COMPARE_ONLY, false, false);
+        [digesting, copying, comparing].into_iter().chain(emptying).collect()
+    }
+
+    /// The job that does everything.
+    fn whole<'a>(&'a self, how: &How<'a>) -> (Devices<'a>, CommitJob) {
+        self.part(how, 0, true, how.empties || self.is_dirty())
+    }
+
+    /// Whether the overlay was not closed properly: it is repaired then, whatever becomes of it.
+    fn is_dirty(&self) -> bool {
+        self.layers[0].summary.flags & info_flag::DIRTY != 0
+    }
+
+    /// A job, and the devices that it is about.
+    fn part<'a>(
+        &'a self,
+        how: &How<'a>,
+        own_flags: u32,
+        writes_base: bool,
+        writes_overlay: bool,
+    ) -> (Devices<'a>, CommitJob) {
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
             flags |= commit_flag::BASE_FORMAT_PROBED;
         }
         let base_layer = u32::try_from(self.base).unwrap_or(u32::MAX);
-        let job = |own_flags, writes_base, writes_overlay| {
-            let devices = Devices::chain(&self.layers, |index| {
-                (writes_base && index == self.base) || (writes_overlay && index == 0)
-            })
-            .with_secrets(&self.secrets)
-            .flushed(how.flushing)
-            .limited_to(how.bytes_per_second)
-            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
-            (devices, CommitJob { base_layer, flags: flags | own_flags })
-        };
-        if !how.verifies {
-            return vec![job(0, true, how.empties || is_dirty)];
+        let devices =
+            Devices::chain(&self.layers, |index| (writes_base && index == self.base) || (writes_overlay && index == 0))
+                .with_secrets(&self.secrets)
+                .flushed(how.flushing)
+                .limited_to(how.bytes_per_second)
+                .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
+        (devices, CommitJob { base_layer, flags: flags | own_flags })
+    }
+
+    fn report(&self, answer: &Answer) -> Result<CommitReport, Failure> {
+        if answer.operation.len() < CommitReport::SIZE_BYTES {
+            return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) });
         }
-        let emptying = how.empties.then(|| job(commit_flag::EMPTY_ONLY, false, true));
-        let digesting = job(commit_flag::DIGEST_ONLY, false, false);
-        let copying = job(commit_flag::COPY_ONLY, true, is_dirty);
-        let comparing = job(commit_flag::COMPARE_ONLY, false, false);
-        [digesting, copying, comparing].into_iter().chain(emptying).collect()
+        Ok(CommitReport::get(&answer.operation))
+    }
+
+    /// Says what merging would do.
+    fn plan(&self, how: &How<'_>, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        let (devices, job) = self.rehearsed(how);
+        let rehearsed = plan::rehearse(&self.layers, operation::COMMIT, &devices, &job, sandbox)?;
+        if let Some(error) = rehearsed.answer.error() {
+            return Err(self.failure(error));
+        }
+        let report = self.report(&rehearsed.answer)?;
+        let subject = Subject { command: COMMAND, layers: &self.layers, target: self.base };
+        let moves = Moves {
+            bytes: report.bytes_committed,
+            clusters: report.clusters_committed,
+            cleared_clusters: report.overlay_clusters_cleared,
+            deletes_overlay: how.removal.is_some(),
+        };
+        plan::show(&subject, &moves, &rehearsed, wishes, &devices, sandbox)
+    }
+
+    /// Refuses what cannot fit on the base's file system.
+    fn check_room(&self, how: &How<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        room::check(&self.layers, self.base, || self.rehearsed(how), sandbox)
+    }
+
+    /// What is rehearsed: everything at once, as verification changes nothing.
+    fn rehearsed<'a>(&'a self, how: &How<'a>) -> (Devices<'a>, Zeroizing<Vec<u8>>) {
+        let (devices, part) = self.whole(how);
+        let job = devices.job(operation::COMMIT, &part);
+        (devices, job)
     }
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
@@ -345,5 +423,4 @@ pub(super) fn warn_of_probed_raw(image: &[u8]) {
 }
 
 #[cfg(test)]
-#[path = "commit_tests.rs"]
 mod tests;

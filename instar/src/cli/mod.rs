@@ -14,10 +14,12 @@ mod logging;
 mod meter;
 mod operand;
 mod output;
+mod plan;
 mod progress;
 mod rate;
 mod rebase;
 mod repairs;
+mod room;
 mod runner;
 mod sandbox;
 mod secret;
@@ -105,10 +107,11 @@ fn dispatch(command: Command, arguments: &[OsString], sandbox: &mut impl Sandbox
         }
     }
     match command {
-        Command::Commit(arguments) => commit::run(&arguments, sandbox)?,
+        Command::Commit(arguments) => commit::run(&arguments, None, sandbox)?,
         Command::Doctor(arguments) => doctor::run(&arguments, sandbox)?,
         Command::Info(arguments) => info_command::run(&arguments, sandbox)?,
-        Command::Rebase(arguments) => rebase::run(&arguments, sandbox)?,
+        Command::Rebase(arguments) => rebase::run(&arguments, None, sandbox)?,
+        Command::Plan(arguments) => plan::run(&arguments, sandbox)?,
         Command::QemuImg(QemuImgArguments { words }) => {
             return match drop_in::own_command(&words) {
                 Some(own) => Ok(run_in(&[&[drop_in::NAME.into()], own].concat(), sandbox)),

@@ -17,6 +17,7 @@ use super::stage::Stage;
 use super::stats::Run;
 use crate::apart;
 use crate::code::Code;
+use crate::devices::Effects;
 use crate::files::chain::{Finding, Inspect, Layer, Summary};
 use crate::files::{Cause, ImageFile, OpenError, driver, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
@@ -34,6 +35,15 @@ pub(super) struct Answer {
     pub(super) operation: Vec<u8>,
     /// What stood behind it.
     pub(super) payload: Vec<u8>,
+}
+
+/// How a rehearsal ended.
+#[derive(Clone, Debug)]
+pub(super) struct Rehearsed {
+    /// What the guest program answered.
+    pub(super) answer: Answer,
+    /// What would become of the files, in the order of the devices. As hostile as the answer.
+    pub(super) effects: Vec<Effects>,
 }
 
 /// An error that a guest program reported.
@@ -153,6 +163,20 @@ pub(super) trait Sandbox {
     /// What every run so far took, in their order; empty where nobody counts.
     fn efforts(&self) -> &[Run] {
         &[]
+    }
+
+    /// Rehearses a job: every file stays as it is, and what would be done to it is told.
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`].
+    fn rehearse(
+        &mut self,
+        _job_operation: u32,
+        _devices: &Devices<'_>,
+        _job: &[u8],
+        _memory_bytes: u64,
+    ) -> Result<Rehearsed, VmError> {
+        Err(VmError::Config("a rehearsal needs the virtual machine".to_owned()))
     }
 
     /// Says which job will come after those that look at images.
@@ -286,6 +310,41 @@ impl Sandbox for LocalSandbox {
 
     fn efforts(&self) -> &[Run] {
         &self.efforts
+    }
+
+    fn rehearse(
+        &mut self,
+        job_operation: u32,
+        devices: &Devices<'_>,
+        job: &[u8],
+        memory_bytes: u64,
+    ) -> Result<Rehearsed, VmError> {
+        let reading = |source| VmError::setup("opening the image once more for reading", source);
+        let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
+        let files = files.collect::<std::io::Result<Vec<_>>>().map_err(reading)?;
+        let making =
+            |source| VmError::setup("making a scratch file in the directory for temporary files (TMPDIR)", source);
+        let scratch = devices.files().iter().map(|device| device.writable.then(tempfile::tempfile).transpose());
+        let scratch = scratch.collect::<std::io::Result<Vec<_>>>().map_err(making)?;
+        let devices_of_job = devices.files().iter().zip(&files).zip(&scratch);
+        let files: Vec<DeviceFile<'_>> = devices_of_job
+            .map(|((device, file), scratch)| DeviceFile {
+                scratch: scratch.as_ref(),
+                ..DeviceFile::new(file, device.writable)
+            })
+            .collect();
+        let jail = Jail { purpose: Purpose::Rehearsing, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
+        let session = Session {
+            memory_bytes,
+            has_ciphers: devices.has_secrets(),
+            ..Session::new(platform, program(job_operation)?, &files, job)
+        };
+        let ((report, effort), effects, leaving) = apart::rehearse(session, jail)?;
+        self.efforts.push((job_operation, effort));
+        self.leaving.push(leaving);
+        self.warn(&report);
+        Ok(Rehearsed { answer: Answer::from(report), effects })
     }
 
     fn expect(&mut self, operation: u32) {

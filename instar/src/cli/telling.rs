@@ -40,6 +40,10 @@ impl Listener {
             Command::Commit(arguments) => ("commit", &arguments.image, arguments.output.as_deref()),
             Command::Rebase(arguments) => ("rebase", &arguments.image, arguments.output.as_deref()),
             Command::Info(arguments) => ("info", &arguments.image, None),
+            Command::Plan(arguments) => {
+                let (image, output) = arguments.asked();
+                ("plan", image, output)
+            }
             Command::Doctor(_) | Command::QemuImg(_) => return Ok(Self::default()),
         };
         let form = match image.errors.as_deref() {

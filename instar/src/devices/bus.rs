@@ -18,6 +18,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::backend::Backend;
 use super::counters::Counters;
 use super::executor::{Executor, Outcome};
+use super::rehearsal::Effects;
 use super::request::{self, Answer, Malformed, Request};
 use super::throttle::Throttle;
 use super::transport::{Effect, Transport};
@@ -94,6 +95,12 @@ impl<'f, 'w> Bus<'f, 'w> {
     pub fn watched_by(mut self, watcher: &'w mut dyn FnMut(u64, u64)) -> Self {
         self.watcher = Watcher(Some(watcher));
         self
+    }
+
+    /// What has been rehearsed so far, for each device.
+    #[must_use]
+    pub fn effects(&self) -> Vec<Effects> {
+        self.backends.iter().map(Backend::effects).collect()
     }
 
     /// Writes the device table to the guest's memory.

@@ -21,6 +21,7 @@ use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::operand::{OpenOperand, gate_options, one_file, open};
 use super::output::{Channel, Form, print};
+use super::plan::{self, Moves, PlanOptions, Subject, Wishes};
 use super::progress::{Progress, ProgressWish};
 use super::rate;
 use super::repairs;
@@ -46,11 +47,15 @@ const STEP_PERCENT: f64 = 2.0;
 /// The longest format name that an image records.
 const MAX_FORMAT_NAME_BYTES: usize = 15;
 
-/// Runs the command.
+/// Runs the command, or with `plan` only says what it would do.
 ///
 /// # Errors
 /// Everything that keeps it from being done, in the order in which users know it.
-pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &RebaseArguments,
+    plan: Option<&PlanOptions>,
+    sandbox: &mut impl Sandbox,
+) -> Result<(), Failure> {
     let stats = Stats::begin(arguments.care.stats);
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let bytes_per_second = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
@@ -62,13 +67,18 @@ pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Re
         let text = "--verify: with -u no data is compared or copied, so that there is nothing to verify";
         return Err(Failure::Option(text.to_owned()));
     }
-    let shown = (arguments.progress && !arguments.quiet).then_some(Channel::Out);
+    let shown = (arguments.progress && !arguments.quiet && plan.is_none()).then_some(Channel::Out);
     let mut progress = Progress::start(shown, ProgressWish::listen()).in_steps_of(STEP_PERCENT);
     let cache = cache_mode(arguments.cache.as_deref(), "cache")?;
     let backing_cache = cache_mode(arguments.backing_cache.as_deref(), "source cache")?;
     let pace = Pace { flushing: cache.flushing, bytes_per_second };
+    if let Some(options) = plan {
+        let mut rebase = Rebase::open(file, arguments, Access::Read, sandbox)?;
+        rebase.use_caches(cache, backing_cache)?;
+        return rebase.plan(&Wishes { options, form, is_quiet: arguments.quiet }, sandbox);
+    }
     sandbox.expect(operation::REBASE);
-    let done = Rebase::open(file, arguments, sandbox).and_then(|mut rebase| {
+    let done = Rebase::open(file, arguments, Access::Write, sandbox).and_then(|mut rebase| {
         rebase.use_caches(cache, backing_cache)?;
         let report = rebase.carry_out(pace, &mut progress, sandbox)?;
         Ok((rebase, report))
@@ -115,10 +125,16 @@ struct Rebase<'a> {
 }
 
 impl<'a> Rebase<'a> {
-    fn open(file: &OsStr, arguments: &'a RebaseArguments, sandbox: &mut impl Sandbox) -> Result<Self, Failure> {
+    /// `access` is how the overlay is opened.
+    fn open(
+        file: &OsStr,
+        arguments: &'a RebaseArguments,
+        access: Access,
+        sandbox: &mut impl Sandbox,
+    ) -> Result<Self, Failure> {
         let name = arguments.backing.as_deref().map(OsStrExt::as_bytes);
         let format_name = arguments.backing_format.as_deref().map(OsStrExt::as_bytes);
-        let mut operand = open(file, &arguments.image, Access::Write)?;
+        let mut operand = open(file, &arguments.image, access)?;
         let secrets = std::mem::take(&mut operand.secrets);
         let typed = operand.image.name().to_vec();
         let (is_unsafe, probes) = (arguments.is_unsafe, operand.format == format::PROBE);
@@ -235,7 +251,11 @@ impl<'a> Rebase<'a> {
                 self.failure(error)
             });
         }
-        match copying {
+        self.report(copying)
+    }
+
+    fn report(&self, answer: Option<&Answer>) -> Result<RebaseReport, Failure> {
+        match answer {
             Some(answer) if answer.operation.len() >= RebaseReport::SIZE_BYTES => {
                 Ok(RebaseReport::get(&answer.operation))
             }
@@ -270,6 +290,25 @@ impl<'a> Rebase<'a> {
         let hint = b"; its backing file was not changed. Check the disk and restore the image before it is used or rebased again";
         let text = [b"Verification failed: ", text, hint].concat();
         Failure::Image { code: Code::VerificationFailed, image: self.image(layer), text }
+    }
+
+    /// Says what rebasing would do.
+    fn plan(&self, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        let devices = Devices::chain(&self.chains.layers, |index| index == 0).with_secrets(&self.secrets);
+        let job = devices.job(operation::REBASE, &self.job_part());
+        let rehearsed = plan::rehearse(&self.chains.layers, operation::REBASE, &devices, &job, sandbox)?;
+        if let Some(error) = rehearsed.answer.error() {
+            return Err(self.failure(error));
+        }
+        let report = self.report(Some(&rehearsed.answer))?;
+        let subject = Subject { command: COMMAND, layers: &self.chains.layers, target: 0 };
+        let moves = Moves {
+            bytes: report.bytes_copied,
+            clusters: report.clusters_copied,
+            cleared_clusters: 0,
+            deletes_overlay: false,
+        };
+        plan::show(&subject, &moves, &rehearsed, wishes, &devices, sandbox)
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.
