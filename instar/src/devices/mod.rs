@@ -7,6 +7,7 @@ mod backend;
 mod bus;
 mod compare;
 mod copy;
+mod counters;
 mod direct;
 mod executor;
 mod pace;
@@ -21,3 +22,4 @@ mod tests;
 
 pub use backend::{Backend, Flushing};
 pub use bus::Bus;
+pub use counters::Counters;

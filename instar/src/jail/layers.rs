@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tracing::info;
+
 /// One layer, as it is after closing the jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -14,8 +16,22 @@ impl Layer {
         Self { name, state: Ok(detail.into()) }
     }
 
-    pub(super) fn missing(name: &'static str, reason: impl Into<String>) -> Self {
+    pub(crate) fn missing(name: &'static str, reason: impl Into<String>) -> Self {
         Self { name, state: Err(reason.into()) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A detail where it holds, which may be empty.
+    ///
+    /// # Errors
+    /// The reason where it is missing.
+    pub fn state(&self) -> Result<&str, &str> {
+        self.state.as_deref().map_err(String::as_str)
     }
 
     /// Whether it holds.
@@ -67,6 +83,12 @@ pub struct Layers {
 }
 
 impl Layers {
+    /// Tells those who follow the log what holds.
+    pub fn tell(&self) {
+        let Self { no_new_privileges, landlock, seccomp } = self;
+        info!("jail closed; {no_new_privileges}; {landlock}; {seccomp}");
+    }
+
     /// Each of them.
     #[must_use]
     pub fn all(&self) -> [&Layer; 3] {
