@@ -186,9 +186,12 @@ impl<'a> Session<'a> {
         let mut vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
-        let mut before_start = || match &jail {
-            Some(jail) => jail.close().map(drop).map_err(VmError::Unavailable),
-            None => Ok(()),
+        let mut warnings = Vec::new();
+        let mut before_start = || {
+            if let Some(jail) = &jail {
+                warnings = jail.close().map_err(VmError::Unavailable)?.warnings();
+            }
+            Ok(())
         };
         vm.run(Run {
             bus: &mut bus,
@@ -199,7 +202,7 @@ impl<'a> Session<'a> {
             },
         })?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
-        let report = Report::read(area, self.program.report_bytes);
+        let report = Report::read(area, self.program.report_bytes).map(|report| report.with_warnings(warnings));
         // The machine may live on for a while, and there may be secrets in its job.
         vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
         vm.leave(jail.is_some());
@@ -249,6 +252,7 @@ pub struct Report {
     header: ReportHeader,
     body: Vec<u8>,
     payload_start: usize,
+    warnings: Vec<String>,
 }
 
 impl Report {
@@ -287,7 +291,18 @@ impl Report {
         }
         let mut body = vec![0; length];
         area(ReportHeader::SIZE_BYTES as u64, &mut body)?;
-        Ok(Self { header, body, payload_start: report_bytes })
+        Ok(Self { header, body, payload_start: report_bytes, warnings: Vec::new() })
+    }
+
+    /// The same, with what was lacking around the guest.
+    pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// A sentence for each layer of the jail that did not hold while the guest ran. Of a worker process, and hostile.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The report area up to the report's end, as [`Report::in_area`] reads it.

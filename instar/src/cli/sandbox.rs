@@ -7,6 +7,7 @@ use instar_abi::wire::Wire;
 
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
+use super::output::complain;
 use crate::apart;
 use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
@@ -116,9 +117,21 @@ pub(super) struct LocalSandbox {
     prepared: Option<Prepared>,
     jail_must_be_whole: bool,
     leaving: Vec<Leaving>,
+    /// What has been said of a jail that is not whole; one command says it once.
+    warned: Vec<String>,
 }
 
 impl LocalSandbox {
+    /// Tells which layers of the jail did not hold while a report was made.
+    fn warn(&mut self, report: &Report) {
+        for warning in report.warnings() {
+            if !self.warned.contains(warning) {
+                complain(&format!("instar: warning: {warning}"));
+                self.warned.push(warning.clone());
+            }
+        }
+    }
+
     fn look(&mut self, job: &[u8], devices: &Devices<'_>, memory_bytes: u64) -> Result<Report, VmError> {
         let failed = |source| VmError::setup("opening the image once more for reading", source);
         let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
@@ -183,6 +196,7 @@ impl Sandbox for LocalSandbox {
             };
             apart::confined(session, jail)?
         };
+        self.warn(&report);
         Ok(Answer::from(report))
     }
 
