@@ -15,7 +15,7 @@ use instar_abi::report::{CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC,
 use instar_abi::wire::Wire;
 
 use crate::devices::{Backend, Bus, Flushing};
-use crate::jail::Jail;
+use crate::jail::{Jail, Layer};
 use crate::vm::{GuestRam, Platform, Prepared, Run, VmError};
 
 /// How long a guest may run without a request where nobody says otherwise.
@@ -180,16 +180,17 @@ impl<'a> Session<'a> {
             None => self.program.prepare(self.platform, self.memory_bytes)?,
         };
         let jail = self.jail.map(|jail| Jail { runner: self.platform.kind(), ..jail });
+        let mut warnings = Vec::new();
         if let Some(jail) = &jail {
             jail.demand(prepared.layers()).map_err(VmError::Unavailable)?;
+            warnings.extend(prepared.layers().iter().filter_map(Layer::warning));
         }
         let mut vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
-        let mut warnings = Vec::new();
         let mut before_start = || {
             if let Some(jail) = &jail {
-                warnings = jail.close().map_err(VmError::Unavailable)?.warnings();
+                warnings.extend(jail.close().map_err(VmError::Unavailable)?.warnings());
             }
             Ok(())
         };

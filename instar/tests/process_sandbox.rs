@@ -256,13 +256,13 @@ fn without_namespaces_the_other_layers_hold_unless_all_are_required() {
             let folder = images();
             let commit = ["commit", "--sandbox", "process", "--require-jail", "a.qcow2"];
             let info = folder.run(&["info", "--sandbox", "process", "a.qcow2"]);
-            (info.status, folder.run(&commit), folder.run(&["--version", "--verbose"]).stdout)
+            (info, folder.run(&commit), folder.run(&["--version", "--verbose"]).stdout)
         })
     };
     // Users' namespaces are off, but this is an administrator.
     if rustix::process::geteuid().is_root() {
         let (info, commit, version) = said(&[libc::CLONE_NEWUSER]);
-        assert_eq!((info, commit.status), (Some(0), Some(0)), "{commit:?}");
+        assert_eq!((info.status, &*info.stderr, commit.status), (Some(0), "", Some(0)), "{commit:?}");
         assert!(version.contains("\nprocess: usable (namespaces of the guest: active"), "{version}");
     }
     let (info, commit, version) = said(&[libc::CLONE_NEWUSER, libc::CLONE_NEWNS]);
@@ -271,7 +271,10 @@ fn without_namespaces_the_other_layers_hold_unless_all_are_required() {
     let message = format!(
         "instar: --require-jail: namespaces of the guest is {missing}without --require-jail the other layers alone are used\n"
     );
-    assert_eq!((info, commit.status, commit.stderr), (Some(0), Some(1), message));
+    assert_eq!((info.status, commit.status, commit.stderr), (Some(0), Some(1), message));
+    let warning = format!("instar: warning: namespaces of the guest is {}; ", missing.trim_end_matches("; "));
+    assert!(info.stderr.starts_with(&warning), "{}", info.stderr);
+    assert_eq!(info.stderr.lines().count(), 1, "{}", info.stderr);
     let line = &format!("\nprocess: usable (namespaces of the guest: {missing}landlock of the guest: ");
     assert!(version.contains(line), "{version}");
 }
