@@ -21,7 +21,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Ended, Folder, finish};
+use common::{Folder, finish};
 use image::qcow2;
 use instar::apart;
 use instar::jail::{Jail, Runner};
@@ -58,6 +58,9 @@ impl SlowCommit {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
+        // The base grows as soon as the guest is at work.
+        let base = folder.path().join("raw");
+        wait_for(|| (fs::metadata(&base).expect("a file").len() > 4096).then_some(()));
         let children = format!("/proc/{0}/task/{0}/children", instar.id());
         let guest = wait_for(|| {
             let children = fs::read_to_string(&children).expect("this kernel lists children");
@@ -226,7 +229,10 @@ fn only_the_option_or_the_variable_makes_up_for_missing_kvm() {
     }
     assert_eq!(run(&["info", "a.qcow2"], Some("process")).status, Some(0));
     let ended = run(&["commit", "--sandbox", "process", "a.qcow2"], None);
-    assert_eq!(ended, Ended { status: Some(0), stdout: "Image committed.\n".to_owned(), stderr: String::new() });
+    assert_eq!((ended.status, &*ended.stdout), (Some(0), "Image committed.\n"), "{ended:?}");
+    // A user without a number of his own cannot make further namespaces.
+    let expected = "instar: warning: namespaces of the guest is missing: ";
+    assert!(ended.stderr.lines().all(|line| line.starts_with(expected)), "{ended:?}");
     assert_eq!(run(&["rebase", "--sandbox=process", "-b", "", "a.qcow2"], Some("kvm")).status, Some(0));
 }
 
