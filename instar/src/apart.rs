@@ -37,8 +37,8 @@ const JAIL: u8 = 2;
 const TOLD: [(u8, Code); 3] = [(3, Code::Sandbox), (4, Code::GuestFault), (5, Code::GuestStuck)];
 /// Stands between the warnings, each on its line, and the report's bytes.
 const END_OF_WARNINGS: u8 = 0;
-/// More warnings than the jail has layers are none.
-const WARNINGS_MAX: usize = 3;
+/// More warnings than there are layers, around the host's process and around the guest's, are none.
+const WARNINGS_MAX: usize = 6;
 
 /// Runs a session apart from the calling process, in a jail. `meanwhile` is done here until its report comes.
 ///
@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn warnings_of_a_worker_are_few_and_harmless() {
-        let (warnings, area) = split_warnings(b"one\x1b[2J\n\ntwo\nthree\nfour\0area");
-        assert_eq!(warnings, ["one\\x1b[2J", "two", "three"]);
+        let (warnings, area) = split_warnings(b"one\x1b[2J\n\ntwo\n3\n4\n5\n6\n7\0area");
+        assert_eq!(warnings, ["one\\x1b[2J", "two", "3", "4", "5", "6"]);
         assert_eq!(area, b"area");
         assert_eq!(split_warnings(b"\0area"), (Vec::new(), &b"area"[..]));
         assert_eq!(split_warnings(b""), (Vec::new(), &b""[..]));

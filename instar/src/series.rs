@@ -32,21 +32,19 @@ pub fn run(
     let mut began = Instant::now();
     let mut machines = Vec::with_capacity(sessions.len());
     let mut efforts = Vec::with_capacity(sessions.len());
+    let mut warnings = Vec::new();
     for session in &mut sessions {
-        machines.push(session.machine(jail.as_ref())?);
+        machines.push(session.machine(jail.as_ref(), &mut warnings)?);
         let now = Instant::now();
         efforts.push(Effort { start: now - began, ..Effort::default() });
         began = now;
     }
     let mut watchdog = platform.watchdog(limit)?;
-    let mut warnings = match &jail {
-        Some(jail) => {
-            let layers = jail.close().map_err(VmError::Jail)?;
-            layers.tell();
-            layers.warnings()
-        }
-        None => Vec::new(),
-    };
+    if let Some(jail) = &jail {
+        let layers = jail.close().map_err(VmError::Jail)?;
+        layers.tell();
+        warnings.extend(layers.warnings());
+    }
     if let Some(effort) = efforts.first_mut() {
         effort.start += began.elapsed();
     }

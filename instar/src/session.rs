@@ -21,7 +21,7 @@ use tracing::info;
 
 use crate::devices::{Backend, Bus, Counters, Effects, Flushing};
 use crate::effort::Effort;
-use crate::jail::Jail;
+use crate::jail::{Jail, Layer};
 use crate::series;
 use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 
@@ -194,8 +194,9 @@ impl<'a> Session<'a> {
         backends.map_err(|error| VmError::setup("looking at a file", error))
     }
 
-    /// The machine, with its job; where there is a jail, one that is held as that demands.
-    pub(crate) fn machine(&mut self, jail: Option<&Jail<'_>>) -> Result<Vm, VmError> {
+    /// The machine, with its job; where there is a jail, one that is held as that demands. `warnings` gets a sentence for each
+    /// layer around the machine that is missing.
+    pub(crate) fn machine(&mut self, jail: Option<&Jail<'_>>, warnings: &mut Vec<String>) -> Result<Vm, VmError> {
         if self.job.len() as u64 > JOB_BYTES {
             return Err(VmError::Config(format!("a job of {} bytes is too long", self.job.len())));
         }
@@ -207,6 +208,7 @@ impl<'a> Session<'a> {
         };
         if let Some(jail) = jail {
             jail.demand(prepared.layers()).map_err(VmError::Jail)?;
+            warnings.extend(prepared.layers().iter().filter_map(Layer::warning));
         }
         let device_count = u32::try_from(self.devices.len()).unwrap_or(u32::MAX);
         let vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;

@@ -14,9 +14,10 @@ use common::{Ended, Folder, finish};
 use kvm::without_kvm;
 use serde_json::Value;
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "kvm",
     "machine",
+    "process",
     "sandbox",
     "directory",
     "locks",
@@ -63,6 +64,19 @@ fn a_machine_with_kvm_is_fit_and_nothing_is_left_behind() {
     assert_eq!(human.status, Some(0), "{human:?}");
     assert!(NAMES.iter().all(|name| human.stdout.lines().any(|line| line.starts_with(name))), "{human:?}");
     assert!(human.stdout.ends_with("This machine is fit for images in '.'.\n"), "{human:?}");
+}
+
+#[test]
+fn a_machine_is_fit_without_kvm_if_guests_run_in_processes() {
+    let folder = Folder::new();
+    let ended = folder.run(&["doctor", "--sandbox", "process", "--output", "json"]);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let document = document(&ended);
+    for (name, needed) in [("kvm", false), ("process", true), ("sandbox", true)] {
+        let check = check(&document, name);
+        assert_eq!(check["needed"], needed, "{check}");
+        assert!(check["works"] == true || !needed, "{check}");
+    }
 }
 
 #[test]

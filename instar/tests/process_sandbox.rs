@@ -21,7 +21,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Ended, Folder, finish};
+use common::{Folder, finish};
 use image::qcow2;
 use instar::apart;
 use instar::jail::{Jail, Runner};
@@ -58,6 +58,9 @@ impl SlowCommit {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
+        // The base grows as soon as the guest is at work.
+        let base = folder.path().join("raw");
+        wait_for(|| (fs::metadata(&base).expect("a file").len() > 4096).then_some(()));
         let children = format!("/proc/{0}/task/{0}/children", instar.id());
         let guest = wait_for(|| {
             let children = fs::read_to_string(&children).expect("this kernel lists children");
@@ -226,7 +229,10 @@ fn only_the_option_or_the_variable_makes_up_for_missing_kvm() {
     }
     assert_eq!(run(&["info", "a.qcow2"], Some("process")).status, Some(0));
     let ended = run(&["commit", "--sandbox", "process", "a.qcow2"], None);
-    assert_eq!(ended, Ended { status: Some(0), stdout: "Image committed.\n".to_owned(), stderr: String::new() });
+    assert_eq!((ended.status, &*ended.stdout), (Some(0), "Image committed.\n"), "{ended:?}");
+    // A user without a number of his own cannot make further namespaces.
+    let expected = "instar: warning: namespaces of the guest is missing: ";
+    assert!(ended.stderr.lines().all(|line| line.starts_with(expected)), "{ended:?}");
     assert_eq!(run(&["rebase", "--sandbox=process", "-b", "", "a.qcow2"], Some("kvm")).status, Some(0));
 }
 
@@ -256,13 +262,13 @@ fn without_namespaces_the_other_layers_hold_unless_all_are_required() {
             let folder = images();
             let commit = ["commit", "--sandbox", "process", "--require-jail", "a.qcow2"];
             let info = folder.run(&["info", "--sandbox", "process", "a.qcow2"]);
-            (info.status, folder.run(&commit), folder.run(&["--version", "--verbose"]).stdout)
+            (info, folder.run(&commit), folder.run(&["--version", "--verbose"]).stdout)
         })
     };
     // Users' namespaces are off, but this is an administrator.
     if rustix::process::geteuid().is_root() {
         let (info, commit, version) = said(&[libc::CLONE_NEWUSER]);
-        assert_eq!((info, commit.status), (Some(0), Some(0)), "{commit:?}");
+        assert_eq!((info.status, &*info.stderr, commit.status), (Some(0), "", Some(0)), "{commit:?}");
         assert!(version.contains("\nprocess: usable (namespaces of the guest: active"), "{version}");
     }
     let (info, commit, version) = said(&[libc::CLONE_NEWUSER, libc::CLONE_NEWNS]);
@@ -271,7 +277,10 @@ fn without_namespaces_the_other_layers_hold_unless_all_are_required() {
     let message = format!(
         "instar: --require-jail: namespaces of the guest is {missing}without --require-jail the other layers alone are used\n"
     );
-    assert_eq!((info, commit.status, commit.stderr), (Some(0), Some(1), message));
+    assert_eq!((info.status, commit.status, commit.stderr), (Some(0), Some(1), message));
+    let warning = format!("instar: warning: namespaces of the guest is {}; ", missing.trim_end_matches("; "));
+    assert!(info.stderr.starts_with(&warning), "{}", info.stderr);
+    assert_eq!(info.stderr.lines().count(), 1, "{}", info.stderr);
     let line = &format!("\nprocess: usable (namespaces of the guest: {missing}landlock of the guest: ");
     assert!(version.contains(line), "{version}");
 }

@@ -41,7 +41,7 @@ impl Layer {
     }
 
     /// A sentence where it is missing.
-    fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         let reason = self.state.as_ref().err()?;
         Some(format!(
             "{} is missing: {reason}; the other layers of the jail hold, and --require-jail makes this an error",

@@ -1,15 +1,15 @@
 //! Which layers of the jail hold here.
 
 use super::finding::{Finding, Need, Trouble};
-use crate::jail::{Jail, Layer, Purpose};
+use crate::jail::{Jail, Layer, Purpose, Runner};
 
 /// What is lost without a layer.
 const ONE_WALL: Need = Need::For("one wall around the process that runs a guest, and --require-jail");
 
 /// Closes the jail around this process, which can do little but print from then on.
-pub(super) fn all(is_required: bool) -> Vec<Finding> {
+pub(super) fn all(is_required: bool, runner: Runner) -> Vec<Finding> {
     let need = if is_required { Need::Always } else { ONE_WALL };
-    let jail = Jail { purpose: Purpose::Writing, ..Jail::default() };
+    let jail = Jail { purpose: Purpose::Writing, runner, ..Jail::default() };
     // Nothing is an error where nothing is demanded.
     let layers = jail.close().map(|layers| layers.all().map(|layer| finding(layer, need)).to_vec());
     layers.unwrap_or_default()

@@ -1,4 +1,5 @@
-//! Whether the sandbox can be had: the device of KVM, a virtual machine, and the smallest job that a guest can do.
+//! Whether the sandbox can be had: the device of KVM, a virtual machine, a process in its place, and the smallest job that a
+//! guest can do.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,21 +14,39 @@ use super::remedy;
 use crate::cli::sandbox::{Inspector, Sandbox};
 use crate::files::chain::{Finding as Found, Inspect};
 use crate::files::{Access, ImageFile, open_operand, system_text};
-use crate::vm::{Hypervisor, VmError};
+use crate::jail::Runner;
+use crate::vm::{Hypervisor, VmError, probe_process};
 
 /// Length of the image that a guest looks at.
 const IMAGE_BYTES: usize = 4096;
 
-/// All of them; without the device the others are not tried.
-pub(super) fn all(device: &Path, directory: &Path, sandbox: &mut impl Sandbox) -> Vec<Finding> {
+/// All of them; what guests do not run on need not work. Without the device neither a machine nor a guest on one is tried.
+pub(super) fn all(device: &Path, directory: &Path, runner: Runner, sandbox: &mut impl Sandbox) -> Vec<Finding> {
+    let need = |kind, lost| if kind == runner { Need::Always } else { Need::For(lost) };
+    let for_kvm = need(Runner::Kvm, "the stronger sandbox, --sandbox kvm");
     let opened = open(device);
     let is_open = opened.is_ok();
-    let mut findings = vec![Finding::new("kvm", Need::Always, opened)];
+    let mut findings = vec![Finding::new("kvm", for_kvm, opened)];
     if is_open {
-        findings.push(Finding::new("machine", Need::Always, make_machine(device)));
+        findings.push(Finding::new("machine", for_kvm, make_machine(device)));
+    }
+    let for_process = need(Runner::Process, "running without KVM, --sandbox process");
+    findings.push(Finding::new("process", for_process, make_process()));
+    if is_open || runner == Runner::Process {
         findings.push(Finding::new("sandbox", Need::Always, run_job(directory, sandbox)));
     }
     findings
+}
+
+/// Makes a process that a guest could run in.
+fn make_process() -> Outcome {
+    match probe_process() {
+        Ok(layers) => Ok(layers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        Err(error) => Err(Trouble::new(
+            with_source(&error),
+            "let processes trace their children (ptrace) and filter their system calls (seccomp)",
+        )),
+    }
 }
 
 /// Opens the device, and asks it for its version.

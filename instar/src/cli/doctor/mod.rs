@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use super::arguments::DoctorArguments;
 use super::error::Failure;
 use super::output::{Form, print};
+use super::runner;
 use super::sandbox::Sandbox;
 use crate::vm::KVM_DEVICE;
 use finding::Finding;
@@ -30,9 +31,10 @@ const COMMAND: &str = "doctor";
 pub(super) fn run(arguments: &DoctorArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let directory = directory(&arguments.directories)?;
-    let mut findings = kvm::all(Path::new(KVM_DEVICE), &directory, sandbox);
+    let runner = runner::choose(arguments.jail.sandbox.as_deref())?;
+    let mut findings = kvm::all(Path::new(KVM_DEVICE), &directory, runner, sandbox);
     findings.extend(disk::all(&directory));
-    findings.extend(jail::all(arguments.jail.required));
+    findings.extend(jail::all(arguments.jail.required, runner));
     match form {
         Form::Human => print(render::human(&findings, &directory).as_bytes())?,
         Form::Json => print(render::json(&findings, &directory).as_bytes())?,
