@@ -7,8 +7,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::code::Code;
+use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::jail::worker::{self, Leaving, WorkerError};
+use crate::series;
 use crate::session::{DeviceFile, Report, Session};
 use crate::text::Printable;
 use crate::vm::{Prepared, VmError};
@@ -22,22 +24,29 @@ pub fn is_worker() -> bool {
     IS_WORKER.load(Ordering::Relaxed)
 }
 
+/// A report, and what it took.
+pub type Counted = (Report, Effort);
+
 /// What an answer starts with.
 const REPORT: u8 = 0;
 const UNAVAILABLE: u8 = 1;
 const JAIL: u8 = 2;
 /// Other failures, by their code.
 const TOLD: [(u8, Code); 3] = [(3, Code::Sandbox), (4, Code::GuestFault), (5, Code::GuestStuck)];
+/// Stands between the warnings, each on its line, and the report's bytes.
+const END_OF_WARNINGS: u8 = 0;
+/// More warnings than the jail has layers are none.
+const WARNINGS_MAX: usize = 3;
 
 /// Runs a session apart from the calling process, in a jail. `meanwhile` is done here until its report comes.
 ///
 /// # Errors
 /// As [`Session::run`], in words; a worker process that could not be started or ended without an answer.
-pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Report, Leaving), VmError> {
+pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Counted, Leaving), VmError> {
     let program = session.program;
     let work = || {
         IS_WORKER.store(true, Ordering::Relaxed);
-        encode(within(session, jail, &[libc::STDOUT_FILENO]))
+        encode(alone(session, jail))
     };
     let (answer, leaving) = worker::run(work, meanwhile).map_err(|error| match error {
         WorkerError::Start(source) => VmError::setup("starting a worker process", source),
@@ -45,7 +54,12 @@ pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -
     })?;
     let words = |bytes: &[u8]| Printable(bytes).to_string();
     match answer.split_first() {
-        Some((&REPORT, area)) => Report::in_area(area, program).map(|report| (report, leaving)),
+        Some((&REPORT, rest)) => {
+            let (effort, rest) = rest.split_at_checked(Effort::SIZE_BYTES).unwrap_or_default();
+            let effort = Effort::from_bytes(effort).unwrap_or_default();
+            let (warnings, area) = split_warnings(rest);
+            Ok(((Report::in_area(area, program)?.with_warnings(warnings), effort), leaving))
+        }
         Some((&UNAVAILABLE, sentence)) => Err(VmError::Unavailable(words(sentence))),
         Some((&JAIL, sentence)) => Err(VmError::Jail(words(sentence))),
         Some((kind, sentence)) => match TOLD.iter().find(|(told, _)| told == kind) {
@@ -56,30 +70,47 @@ pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -
     }
 }
 
-/// Runs a session in the calling process, which is jailed for the rest of its life.
+/// Runs sessions on the same files in the calling process, which is jailed for the rest of its life. `goes_on` is that of
+/// [`series::run`].
 ///
 /// # Errors
-/// As [`Session::run`]; a layer of the jail that is missing where none may be.
-pub fn confined<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<Report, VmError> {
-    within(session, jail, &[libc::STDOUT_FILENO, libc::STDERR_FILENO])
+/// As [`series::run`]; a layer of the jail that is missing where none may be.
+pub fn confined<'a>(
+    sessions: Vec<Session<'a>>,
+    jail: Jail<'a>,
+    goes_on: &mut dyn FnMut(usize, &Report) -> bool,
+) -> Result<Vec<Counted>, VmError> {
+    within(sessions, jail, &[libc::STDOUT_FILENO, libc::STDERR_FILENO], goes_on)
 }
 
-/// `keeps` are the descriptors that stay besides the session's own.
-fn within<'a>(session: Session<'a>, jail: Jail<'a>, keeps: &[RawFd]) -> Result<Report, VmError> {
-    let used = session
-        .devices
-        .iter()
-        .flat_map(DeviceFile::descriptors)
-        .map(AsRawFd::as_raw_fd)
-        .chain([session.hypervisor.as_raw_fd()])
-        .chain(session.prepared.iter().flat_map(Prepared::descriptors));
+fn alone<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<Counted, VmError> {
+    let mut runs = within(vec![session], jail, &[libc::STDOUT_FILENO], &mut |_, _| true)?;
+    runs.pop().ok_or_else(|| VmError::Config("there is nothing to run".to_owned()))
+}
+
+/// `keeps` are the descriptors that stay besides the sessions' own.
+fn within<'a>(
+    sessions: Vec<Session<'a>>,
+    jail: Jail<'a>,
+    keeps: &[RawFd],
+    goes_on: &mut dyn FnMut(usize, &Report) -> bool,
+) -> Result<Vec<Counted>, VmError> {
+    let of_session = |session: &Session<'_>| {
+        let files = session.devices.iter().flat_map(DeviceFile::descriptors).map(AsRawFd::as_raw_fd);
+        let machine = session.prepared.iter().flat_map(Prepared::descriptors);
+        files.chain(session.platform.descriptor()).chain(machine).collect::<Vec<_>>()
+    };
+    let used = sessions.iter().flat_map(of_session);
     jail.leave_behind(used.chain(keeps.iter().copied()).collect());
-    Session { jail: Some(jail), ..session }.run()
+    series::run(sessions, Some(jail), goes_on)
 }
 
-fn encode(result: Result<Report, VmError>) -> Vec<u8> {
+fn encode(result: Result<Counted, VmError>) -> Vec<u8> {
     let (kind, bytes) = match result {
-        Ok(report) => (REPORT, report.area()),
+        Ok((report, effort)) => {
+            let lines = report.warnings().join("\n").into_bytes();
+            (REPORT, [&effort.to_bytes()[..], &lines, &[END_OF_WARNINGS], &report.area()].concat())
+        }
         Err(VmError::Unavailable(sentence)) => (UNAVAILABLE, sentence.into_bytes()),
         Err(VmError::Jail(sentence)) => (JAIL, sentence.into_bytes()),
         Err(error) => {
@@ -89,4 +120,27 @@ fn encode(result: Result<Report, VmError>) -> Vec<u8> {
         }
     };
     [&[kind], &bytes[..]].concat()
+}
+
+fn split_warnings(bytes: &[u8]) -> (Vec<String>, &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == END_OF_WARNINGS).unwrap_or(0);
+    let (lines, rest) = bytes.split_at(end);
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let warnings = lines.take(WARNINGS_MAX).map(|line| Printable(line).to_string()).collect();
+    (warnings, rest.get(1..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_a_worker_are_few_and_harmless() {
+        let (warnings, area) = split_warnings(b"one\x1b[2J\n\ntwo\nthree\nfour\0area");
+        assert_eq!(warnings, ["one\\x1b[2J", "two", "three"]);
+        assert_eq!(area, b"area");
+        assert_eq!(split_warnings(b"\0area"), (Vec::new(), &b"area"[..]));
+        assert_eq!(split_warnings(b""), (Vec::new(), &b""[..]));
+        assert_eq!(split_warnings(b"no end").0, Vec::<String>::new());
+    }
 }

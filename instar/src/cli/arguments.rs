@@ -26,6 +26,9 @@ pub enum Command {
     /// Commit an overlay to its backing file
     #[command(args_override_self = true, infer_long_args = true)]
     Commit(Box<CommitArguments>),
+    /// Say whether this machine and a directory have what is needed, and what helps where they do not
+    #[command(args_override_self = true, infer_long_args = true)]
+    Doctor(Box<DoctorArguments>),
     /// Show what is known of an image
     #[command(args_override_self = true, infer_long_args = true)]
     Info(Box<InfoArguments>),
@@ -38,13 +41,14 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether nothing may run where a layer of the jail is missing.
-    pub(super) fn requires_jail(&self) -> bool {
+    /// How a guest is to be held, if the command has one.
+    pub(super) fn jail(&self) -> Option<&JailArguments> {
         match self {
-            Self::Commit(arguments) => arguments.jail.required,
-            Self::Info(arguments) => arguments.jail.required,
-            Self::Rebase(arguments) => arguments.jail.required,
-            Self::QemuImg(_) => false,
+            Self::Commit(arguments) => Some(&arguments.jail),
+            Self::Doctor(arguments) => Some(&arguments.jail),
+            Self::Info(arguments) => Some(&arguments.jail),
+            Self::Rebase(arguments) => Some(&arguments.jail),
+            Self::QemuImg(_) => None,
         }
     }
 }
@@ -89,6 +93,22 @@ pub struct JailArguments {
     /// Fail where the system lacks a layer of the jail (no_new_privs, landlock, seccomp), rather than do without it
     #[arg(long = "require-jail")]
     pub required: bool,
+    /// What the guest program runs on: kvm (default), or process, where there is no /dev/kvm; a process is the weaker sandbox
+    /// (also INSTAR_SANDBOX)
+    #[arg(long = "sandbox", value_name = "KIND", allow_hyphen_values = true)]
+    pub sandbox: Option<OsString>,
+}
+
+/// What is done and told besides.
+#[derive(Debug, Args)]
+pub struct CareArguments {
+    /// Read the result again in a fresh sandbox, from the disk, and compare it, before FILE is emptied or names another
+    /// backing file
+    #[arg(long = "verify")]
+    pub verify: bool,
+    /// Tell what it took: exits, requests, bytes and times; on standard error, or in the JSON output
+    #[arg(long = "stats")]
+    pub stats: bool,
 }
 
 /// What `commit` is asked for.
@@ -134,7 +154,22 @@ pub struct CommitArguments {
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
     #[command(flatten)]
+    pub care: CareArguments,
+    #[command(flatten)]
     pub gate: GateArguments,
+    #[command(flatten)]
+    pub jail: JailArguments,
+}
+
+/// What `doctor` is asked for.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Where the images lie; without it the current directory
+    #[arg(value_name = "DIR")]
+    pub directories: Vec<PathBuf>,
+    /// Form of the result: human or json
+    #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
+    pub output: Option<OsString>,
     #[command(flatten)]
     pub jail: JailArguments,
 }
@@ -156,6 +191,9 @@ pub struct InfoArguments {
     /// Print what qemu-img of this version prints, such as 8.2.0
     #[arg(long = "qemu-version", value_name = "V", allow_hyphen_values = true)]
     pub qemu_version: Option<OsString>,
+    /// Tell what it took on standard error: exits, requests, bytes and times
+    #[arg(long = "stats")]
+    pub stats: bool,
     #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]
@@ -200,6 +238,8 @@ pub struct RebaseArguments {
     /// Form of the result: human or json
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
+    #[command(flatten)]
+    pub care: CareArguments,
     #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]

@@ -20,8 +20,11 @@ use super::output::{Form, complain, print};
 use super::progress::ProgressWish;
 use super::rate;
 use super::repairs;
-use super::sandbox::{Inspector, Reported, Sandbox};
+use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
+use super::stage::run_jobs;
+use super::stats::Stats;
+use super::verdict::{AFTERWARDS, COPYING, Verdict};
 use crate::code::Code;
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
@@ -38,6 +41,7 @@ const COMMAND: &str = "commit";
 /// # Errors
 /// Everything that keeps it from being done.
 pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+    let stats = Stats::begin(arguments.care.stats);
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let rate = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
     let style = Style::choose(COMMAND, arguments.progress.as_deref(), arguments.show_progress, arguments.quiet)?;
@@ -66,7 +70,13 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
         chain.make_writable(0)?;
     }
     let removal = (afterwards == Afterwards::Delete).then(|| chain.prepare_removal()).transpose()?;
-    let how = How { empties, flushing: cache.flushing, bytes_per_second: rate, removal: removal.as_ref() };
+    let how = How {
+        empties,
+        verifies: arguments.care.verify,
+        flushing: cache.flushing,
+        bytes_per_second: rate,
+        removal: removal.as_ref(),
+    };
     let report = chain.merge(&how, meter, sandbox)?;
     if let Some(removal) = &removal {
         chain.delete_overlay(removal)?;
@@ -75,8 +85,18 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
         return Ok(());
     }
     match form {
-        Form::Human => print(b"Image committed.\n"),
-        Form::Json => print(chain.as_json(&report, afterwards == Afterwards::Delete).as_bytes()),
+        Form::Human => print(b"Image committed.\n").map(|()| stats.tell(sandbox.efforts())),
+        Form::Json => {
+            let mut more = Vec::new();
+            if afterwards == Afterwards::Delete {
+                more.push(("overlay_deleted", "true".to_owned()));
+            }
+            if how.verifies {
+                more.push(("verified", "true".to_owned()));
+            }
+            more.extend(stats.as_json(sandbox.efforts()).map(|stats| ("stats", stats)));
+            print(chain.as_json(&report, more).as_bytes())
+        }
     }
 }
 
@@ -84,6 +104,8 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
 #[derive(Default)]
 struct How<'a> {
     empties: bool,
+    /// The base is read again and compared before the overlay changes.
+    verifies: bool,
     flushing: Flushing,
     bytes_per_second: u64,
     /// What is done with the overlay afterwards.
@@ -184,33 +206,70 @@ impl Chain {
     }
 
     fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
+        let jobs = self.jobs(how);
+        let mut on_progress = |done, total| progress.update(done, total);
+        let mut verdict = Verdict::default();
+        let mut goes_on = |index, answer: &Answer| {
+            answer.error().is_none() && (!how.verifies || verdict.goes_on(index, &answer.payload))
+        };
+        let memory_bytes = memory_bytes(&self.layers);
+        let answers = run_jobs(sandbox, operation::COMMIT, &jobs, memory_bytes, &mut on_progress, &mut goes_on)
+            .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
+        let copying = answers.get(if how.verifies { COPYING } else { 0 });
+        copying.into_iter().for_each(|answer| repairs::tell(&self.layers, &answer.payload));
+        if let Some(part) = verdict.changed {
+            // The overlay holds nothing there that could be written again.
+            let hint =
+                ", but shows that, too. Check the disk and restore the base before it is used or committed to again";
+            return Err(self.verification_failure(self.base, part.to_string().as_bytes(), hint));
+        }
+        let Some(last) = answers.last() else {
+            return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("there is none".to_owned()) });
+        };
+        if let Some(error) = last.error() {
+            let is_verifying = how.verifies && answers.len() == AFTERWARDS + 1;
+            return Err(if is_verifying {
+                let hint = " and still reads as before: check the disk, then run the same command again";
+                self.verification_failure(error.layer, &error.text, hint)
+            } else {
+                self.failure(error)
+            });
+        }
+        progress.finish();
+        if last.operation.len() < CommitReport::SIZE_BYTES {
+            return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) });
+        }
+        Ok(CommitReport::get(&last.operation))
+    }
+
+    /// The jobs that make up the commit: all in one; or a look at what must not change, copying, comparing, and what the overlay
+    /// may forget. Each may write to what it has to change, and to nothing else.
+    fn jobs<'a>(&'a self, how: &How<'a>) -> Vec<(Devices<'a>, CommitJob)> {
         // An overlay that was not closed properly is repaired, whatever becomes of it.
-        let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
-        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
-            .with_secrets(&self.secrets)
-            .flushed(how.flushing)
-            .limited_to(how.bytes_per_second)
-            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
+        let is_dirty = self.layers[0].summary.flags & info_flag::DIRTY != 0;
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
             flags |= commit_flag::BASE_FORMAT_PROBED;
         }
         let base_layer = u32::try_from(self.base).unwrap_or(u32::MAX);
-        let job = devices.job(operation::COMMIT, &CommitJob { base_layer, flags });
-        let mut on_progress = |done, total| progress.update(done, total);
-        let memory_bytes = memory_bytes(&self.layers);
-        let answer = sandbox
-            .run(operation::COMMIT, &devices, &job, memory_bytes, Some(&mut on_progress))
-            .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
-        repairs::tell(&self.layers, &answer.payload);
-        if let Some(error) = answer.error() {
-            return Err(self.failure(error));
+        let job = |own_flags, writes_base, writes_overlay| {
+            let devices = Devices::chain(&self.layers, |index| {
+                (writes_base && index == self.base) || (writes_overlay && index == 0)
+            })
+            .with_secrets(&self.secrets)
+            .flushed(how.flushing)
+            .limited_to(how.bytes_per_second)
+            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
+            (devices, CommitJob { base_layer, flags: flags | own_flags })
+        };
+        if !how.verifies {
+            return vec![job(0, true, how.empties || is_dirty)];
         }
-        progress.finish();
-        if answer.operation.len() < CommitReport::SIZE_BYTES {
-            return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) });
-        }
-        Ok(CommitReport::get(&answer.operation))
+        let emptying = how.empties.then(|| job(commit_flag::EMPTY_ONLY, false, true));
+        let digesting = job(commit_flag::DIGEST_ONLY, false, false);
+        let copying = job(commit_flag::COPY_ONLY, true, is_dirty);
+        let comparing = job(commit_flag::COMPARE_ONLY, false, false);
+        [digesting, copying, comparing].into_iter().chain(emptying).collect()
     }
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
@@ -250,7 +309,14 @@ impl Chain {
         }
     }
 
-    fn as_json(&self, report: &CommitReport, deleted: bool) -> String {
+    /// What the fresh sandbox found when it read the base again, and what is to be done.
+    fn verification_failure(&self, layer: usize, text: &[u8], hint: &str) -> Failure {
+        let text =
+            [b"Verification failed: ", text, b"; '", &self.name(0), b"' was not changed", hint.as_bytes()].concat();
+        Failure::Image { code: Code::VerificationFailed, image: self.name(layer), text }
+    }
+
+    fn as_json(&self, report: &CommitReport, more: Vec<(&str, String)>) -> String {
         let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
         let format = |layer: usize| driver::name(self.layers[layer].summary.format).unwrap_or("unknown");
         let members = [
@@ -262,9 +328,8 @@ impl Chain {
             ("bytes_committed", report.bytes_committed.to_string()),
             ("overlay_clusters_cleared", report.overlay_clusters_cleared.to_string()),
         ];
-        let deleted = deleted.then(|| ("overlay_deleted", "true".to_owned()));
         let lines: Vec<String> =
-            members.iter().chain(&deleted).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
+            members.iter().chain(&more).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 }
@@ -280,117 +345,5 @@ pub(super) fn warn_of_probed_raw(image: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
-    use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
-    use proptest::prelude::*;
-
-    use super::super::job::Devices;
-    use super::super::sandbox::{Answer, OnProgress};
-    use super::*;
-    use crate::files::chain::Summary;
-    use crate::files::{LayerKey, Location, Origin, open_operand};
-
-    /// Answers every job in the same way.
-    struct Says(Answer);
-
-    impl Sandbox for Says {
-        fn run(
-            &mut self,
-            _: u32,
-            _: &Devices<'_>,
-            _: &[u8],
-            _: u64,
-            progress: Option<OnProgress<'_>>,
-        ) -> std::result::Result<Answer, VmError> {
-            progress.into_iter().for_each(|progress| progress(u64::MAX, 3));
-            Ok(self.0.clone())
-        }
-    }
-
-    fn answer(outcome: u32, error_kind: u32, error_layer: u32, errno: i32, text: &[u8], operation: &[u8]) -> Answer {
-        let mut padded = [0; MAX_TEXT_BYTES];
-        padded[..text.len()].copy_from_slice(text);
-        let header = ReportHeader {
-            magic: REPORT_MAGIC,
-            outcome,
-            error_kind,
-            error_layer,
-            errno,
-            text_length_bytes: u32::try_from(text.len()).expect("short"),
-            payload_length_bytes: 0,
-            text: padded,
-        };
-        Answer { header, operation: operation.to_vec(), payload: Vec::new() }
-    }
-
-    fn merge(answer: Answer) -> std::result::Result<CommitReport, String> {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let layer = |name: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, b"").expect("a file");
-            let image = open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens");
-            let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
-            let summary = Summary { format: format::QCOW2, ..Summary::default() };
-            Layer {
-                image,
-                data: None,
-                extents: Vec::new(),
-                summary,
-                given_format: format::QCOW2,
-                location,
-                recorded: None,
-                key: LayerKey::default(),
-            }
-        };
-        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1, secrets: Vec::new() };
-        let progress = Meter::start(Style::Silent, ProgressWish::default());
-        let place = format!("{}/", directory.path().display());
-        chain
-            .merge(&How::default(), progress, &mut Says(answer))
-            .map_err(|failure| failure.to_string().replace(&place, ""))
-    }
-
-    #[test]
-    fn each_kind_of_error_has_its_sentence() {
-        let said =
-            |kind, layer, errno, text: &[u8]| merge(answer(1, kind, layer, errno, text, b"")).expect_err("failed");
-        let text = b"a finding\x1b[2J";
-        assert_eq!(
-            said(error_kind::OPEN, 1, 0, text),
-            "instar: Could not open 'top': Could not open backing file: a finding\\x1b[2J"
-        );
-        assert_eq!(said(error_kind::CORRUPT, 1, 0, text), "instar: 'base': a finding\\x1b[2J");
-        assert_eq!(said(error_kind::REFUSED, 0, 0, b"no"), "instar: 'top': no");
-        assert_eq!(said(error_kind::JOB, 1, 0, b"no"), "instar: Block job failed: no");
-        assert_eq!(said(error_kind::JOB, 1, 28, b""), "instar: Block job failed: No space left on device");
-        assert_eq!(said(error_kind::STORAGE, 1, 5, b"detail"), "instar: Block job failed: Input/output error");
-        assert_eq!(said(error_kind::INTERNAL, 1, 0, b"no memory"), "instar: 'base': the sandbox stopped: no memory");
-    }
-
-    #[test]
-    fn reports_that_lie_are_named_as_such() {
-        let said = |answer| merge(answer).expect_err("no result");
-        let wrong = "instar: 'top': the sandbox stopped: the guest program's report is not valid: ";
-        assert_eq!(said(answer(1, 77, 9, 0, b"", b"")), format!("{wrong}unknown kind of error 77"));
-        assert_eq!(said(answer(outcome::DONE, 0, 0, 0, b"", &[0; 23])), format!("{wrong}it is cut off"));
-        assert_eq!(said(answer(1, error_kind::REFUSED, u32::MAX, 0, b"no", b"")), "instar: 'top': no");
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_brings_the_host_down(
-            numbers in any::<(u32, u32, u32, i32, u32)>(),
-            text in proptest::collection::vec(any::<u8>(), 0..MAX_TEXT_BYTES),
-            operation in proptest::collection::vec(any::<u8>(), 0..64),
-        ) {
-            let (outcome, kind, layer, errno, length) = numbers;
-            let mut answer = answer(outcome % 3, kind % 10, layer, errno, &text, &operation);
-            answer.header.text_length_bytes = length;
-            if let Err(said) = merge(answer) {
-                prop_assert!(said.starts_with("instar: ") && !said.chars().any(char::is_control));
-            }
-        }
-    }
-}
+#[path = "commit_tests.rs"]
+mod tests;

@@ -88,6 +88,8 @@ pub enum Failure {
         /// What is wrong with it.
         error: BadReport,
     },
+    /// The machine has not what is needed; the names of the checks that found it out.
+    Unfit(String),
     /// Writing the result failed.
     Output(io::Error),
     /// The real qemu-img cannot be had; why.
@@ -121,6 +123,7 @@ impl Failure {
             Self::Report { .. } => Code::GuestFault,
             Self::Output(_) => Code::Output,
             Self::NoQemuImg(_) => Code::NoQemuImg,
+            Self::Unfit(_) => Code::Unfit,
         }
     }
 
@@ -138,7 +141,12 @@ impl Failure {
             Self::Open(error) => error.cause.file().or(Some(&error.image)),
             Self::File(cause) => cause.file(),
             Self::Rebase(failure) => failure.file(),
-            Self::Usage { .. } | Self::Option(_) | Self::NoBacking | Self::Output(_) | Self::NoQemuImg(_) => None,
+            Self::Usage { .. }
+            | Self::Option(_)
+            | Self::NoBacking
+            | Self::Unfit(_)
+            | Self::Output(_)
+            | Self::NoQemuImg(_) => None,
         }
     }
 
@@ -208,6 +216,7 @@ impl fmt::Display for Message<'_> {
             }
             Failure::Report { image, error } => write!(f, "'{}': {error}", Printable(image)),
             Failure::NoQemuImg(text) => f.write_str(text),
+            Failure::Unfit(missing) => write!(f, "This machine lacks what nothing works without: {missing}"),
             Failure::Output(error) => write!(f, "Could not write the result: {}", crate::files::system_text(error)),
         }
     }

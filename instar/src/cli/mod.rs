@@ -4,6 +4,7 @@ mod arguments;
 mod cache;
 mod commit;
 mod commit_checks;
+mod doctor;
 mod drop_in;
 mod error;
 pub mod info;
@@ -17,10 +18,14 @@ mod progress;
 mod rate;
 mod rebase;
 mod repairs;
+mod runner;
 mod sandbox;
 mod secret;
+mod stage;
+mod stats;
 mod telling;
 mod usage;
+mod verdict;
 mod version;
 
 use std::ffi::OsString;
@@ -34,14 +39,14 @@ pub use rebase::RebaseFailure;
 
 use crate::session::Guest;
 use arguments::QemuImgArguments;
-use sandbox::{KvmSandbox, Sandbox, StandIn};
+use sandbox::{LocalSandbox, Sandbox, StandIn};
 use telling::Listener;
 
 /// Runs the program with its arguments, the program's own name first, and says how it ended.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = drop_in::by_name(arguments.into_iter().collect());
     output::choose_colours();
-    ExitCode::from(run_in(&arguments, &mut KvmSandbox::default()))
+    ExitCode::from(run_in(&arguments, &mut LocalSandbox::default()))
 }
 
 /// How a command ended that [`run_with`] has run.
@@ -93,11 +98,15 @@ fn parse(arguments: &[OsString]) -> Result<Option<Arguments>, Failure> {
 
 /// Runs a command and gives the exit status, if it has not failed.
 fn dispatch(command: Command, arguments: &[OsString], sandbox: &mut impl Sandbox) -> Result<u8, Failure> {
-    if command.requires_jail() {
-        sandbox.require_jail();
+    if let Some(jail) = command.jail() {
+        sandbox.run_on(runner::choose(jail.sandbox.as_deref())?);
+        if jail.required {
+            sandbox.require_jail();
+        }
     }
     match command {
         Command::Commit(arguments) => commit::run(&arguments, sandbox)?,
+        Command::Doctor(arguments) => doctor::run(&arguments, sandbox)?,
         Command::Info(arguments) => info_command::run(&arguments, sandbox)?,
         Command::Rebase(arguments) => rebase::run(&arguments, sandbox)?,
         Command::QemuImg(QemuImgArguments { words }) => {

@@ -40,7 +40,7 @@ impl Listener {
             Command::Commit(arguments) => ("commit", &arguments.image, arguments.output.as_deref()),
             Command::Rebase(arguments) => ("rebase", &arguments.image, arguments.output.as_deref()),
             Command::Info(arguments) => ("info", &arguments.image, None),
-            Command::QemuImg(_) => return Ok(Self::default()),
+            Command::Doctor(_) | Command::QemuImg(_) => return Ok(Self::default()),
         };
         let form = match image.errors.as_deref() {
             None if output == Some(OsStr::new("json")) => Form::Json,

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::RwLockWriteGuard;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, FileType, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FileType, SeekFrom};
 use vm_memory::VolatileSlice;
 
 use super::direct::{Bounce, DirectFile};
@@ -110,6 +110,21 @@ impl<'a> Backend<'a> {
     #[must_use]
     pub fn writable(&self) -> bool {
         self.writable
+    }
+
+    /// Gives the file to another job, which may write to it or not. What the last job has written is then on the disk, and is
+    /// read from there by one that may not write: no page of the file stays in the cache where the system can do without.
+    ///
+    /// # Errors
+    /// The system's, if it cannot make everything durable.
+    pub fn hand_over(&mut self, writable: bool) -> io::Result<()> {
+        if self.writable && !writable {
+            self.flush()?;
+            // Advice that is not taken costs nothing.
+            let _ = rustix::fs::fadvise(self.file, 0, None, Advice::DontNeed);
+        }
+        self.writable = writable;
+        Ok(())
     }
 
     /// Current length in bytes.

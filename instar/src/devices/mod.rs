@@ -7,12 +7,12 @@ mod backend;
 mod bus;
 mod compare;
 mod copy;
+mod counters;
 mod direct;
 mod executor;
 mod pace;
 mod request;
 mod runs;
-mod tally;
 mod throttle;
 mod transport;
 mod zero;
@@ -22,3 +22,4 @@ mod tests;
 
 pub use backend::{Backend, Flushing};
 pub use bus::Bus;
+pub use counters::Counters;

@@ -9,12 +9,10 @@ use std::path::Path;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
-use super::error::VmError;
+use super::error::{VmError, words};
 
 /// Where KVM lives.
 pub const KVM_DEVICE: &str = "/dev/kvm";
-/// The only version of KVM's interface that there has been since 2007.
-const API_VERSION: i32 = 12;
 /// Pins of an interrupt controller that has nothing to do.
 const INTERRUPT_PINS: u64 = 24;
 
@@ -25,6 +23,9 @@ pub struct Hypervisor {
 }
 
 impl Hypervisor {
+    /// The only version of KVM's interface that there has been since 2007.
+    pub const API_VERSION: i32 = 12;
+
     /// Opens [`KVM_DEVICE`].
     ///
     /// # Errors
@@ -45,10 +46,11 @@ impl Hypervisor {
             VmError::Unavailable(open_sentence(device, &io::Error::from_raw_os_error(error.errno())))
         })?;
         let version = kvm.get_api_version();
-        if version != API_VERSION {
+        if version != Self::API_VERSION {
             return Err(VmError::Unavailable(format!(
-                "Could not use '{shown}': it is not KVM or speaks version {version} of its interface instead of {API_VERSION}; \
-                 use a Linux kernel with KVM."
+                "Could not use '{shown}': it is not KVM or speaks version {version} of its interface instead of {}; \
+                 use a Linux kernel with KVM.",
+                Self::API_VERSION
             )));
         }
         if !kvm.check_extension(Cap::UserMemory) {
@@ -111,16 +113,8 @@ fn open_sentence(device: &Path, cause: &io::Error) -> String {
         Some(libc::ENODEV | libc::ENXIO) => "load KVM (sudo modprobe kvm_intel or kvm_amd)",
         _ => "check the device and its permissions (the group kvm has to be able to read and write it)",
     };
-    format!("Could not use '{}': {}; {remedy}.", device.display(), lower_case_cause(cause))
-}
-
-/// The system's words for an error, without Rust's "(os error N)".
-fn lower_case_cause(cause: &io::Error) -> String {
-    let text = cause.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_string(),
-        None => text,
-    }
+    let without = "--sandbox process does without KVM, in a weaker sandbox";
+    format!("Could not use '{}': {}; {remedy}. {without}.", device.display(), words(cause))
 }
 
 #[cfg(test)]
