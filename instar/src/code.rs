@@ -71,6 +71,10 @@ pub enum Code {
     Output,
     /// There is no real qemu-img to pass a command on to.
     NoQemuImg,
+    /// What was written does not read as it should.
+    VerificationFailed,
+    /// The machine lacks what nothing works without.
+    Unfit,
 }
 
 /// What belongs to a code.
@@ -118,6 +122,8 @@ const ENTRIES: &[Entry] = &[
     entry(Code::VerificationFailed, "verification-failed", Some("check the disk, and restore the file from a copy")),
     entry(Code::Unfit, "unfit-machine", Some("do what is said beside each check that failed")),
     entry(Code::NoQemuImg, "no-qemu-img", Some("install qemu-img, or name it in INSTAR_REAL_QEMU_IMG")),
+    entry(Code::VerificationFailed, "verification-failed", None),
+    entry(Code::Unfit, "unfit", Some("instar doctor says what helps")),
 ];
 
 impl Code {
@@ -178,7 +184,7 @@ mod tests {
             assert!(entry.name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '-'), "{}", entry.name);
             names.push(entry.name);
         }
-        assert_eq!(Code::NoQemuImg as usize, names.len() - 1, "the last code has an entry");
+        assert_eq!(Code::Unfit as usize, names.len() - 1, "the last code has an entry");
     }
 
     #[test]

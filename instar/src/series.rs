@@ -4,8 +4,11 @@
 //! and so do their locks: nobody else can write between two runs.
 
 use std::mem;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tracing::info;
+
+use crate::devices::Counters;
 use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::session::{Report, Session};
@@ -48,6 +51,8 @@ pub fn run(
     if let Some(effort) = efforts.first_mut() {
         effort.start += began.elapsed();
     }
+    let start: Duration = efforts.iter().map(|effort| effort.start).sum();
+    info!(machines = machines.len(), devices = backends.len(), took = ?start, "sandbox ready");
     let mut done = Vec::with_capacity(sessions.len());
     let mut result = Ok(());
     for (index, ((session, vm), mut effort)) in sessions.into_iter().zip(&mut machines).zip(efforts).enumerate() {
@@ -85,6 +90,10 @@ fn one<'f>(
     }
     let began = Instant::now();
     let (report, backends, counters) = session.carry_out(vm, backends, watchdog)?;
+    info!(took = ?began.elapsed(), exits = vm.exits(), "guest ended");
+    let Counters { read_bytes, written_bytes, copied_bytes, compared_bytes, zeroed_bytes, barriers, failures, .. } =
+        counters;
+    info!(read_bytes, written_bytes, copied_bytes, compared_bytes, zeroed_bytes, barriers, failures, "requests served");
     *effort = Effort { run: began.elapsed(), exits: vm.exits(), devices: counters, ..effort.clone() };
     Ok((report, backends))
 }

@@ -96,7 +96,8 @@ fn commits_of_every_kind_fit() {
         return;
     }
     let schema = strict("commit");
-    for (options, cleared, deleted) in [(&[][..], 1, None), (&["-d"], 0, None), (&["--delete-overlay"], 0, Some(true))]
+    for (options, cleared, deleted) in
+        [(&["--stats"][..], 1, None), (&["-d", "--verify"], 0, None), (&["--delete-overlay"], 0, Some(true))]
     {
         let arguments = [&["commit", "--output", "json"], options, &["top.qcow2"]].concat();
         let said = read(&schema, &output(&pair(), &arguments));
@@ -119,5 +120,5 @@ fn rebases_of_every_kind_fit() {
     };
     assert_eq!(rebase(&["-b", "other.qcow2", "-F", "qcow2"])["mode"], "safe");
     assert_eq!(rebase(&["-u", "-b", "other.qcow2", "-F", "qcow2"])["new_backing"], "other.qcow2");
-    assert_eq!(rebase(&["-b", ""])["detached"], true);
+    assert_eq!(rebase(&["--verify", "--stats", "-b", ""])["detached"], true);
 }

@@ -124,6 +124,7 @@ impl Failure {
             Self::Unfit(_) => Code::Unfit,
             Self::Output(_) => Code::Output,
             Self::NoQemuImg(_) => Code::NoQemuImg,
+            Self::Unfit(_) => Code::Unfit,
         }
     }
 
@@ -217,6 +218,7 @@ impl fmt::Display for Message<'_> {
             Failure::Report { image, error } => write!(f, "'{}': {error}", Printable(image)),
             Failure::Unfit(missing) => write!(f, "This machine lacks what nothing works without: {missing}"),
             Failure::NoQemuImg(text) => f.write_str(text),
+            Failure::Unfit(missing) => write!(f, "This machine lacks what nothing works without: {missing}"),
             Failure::Output(error) => write!(f, "Could not write the result: {}", crate::files::system_text(error)),
         }
     }

@@ -12,7 +12,7 @@ use tracing::info;
 
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
-use super::output::complain;
+use super::output::warn;
 use super::stage::Stage;
 use super::stats::Run;
 use crate::apart;
@@ -215,7 +215,7 @@ impl LocalSandbox {
     fn warn(&mut self, report: &Report) {
         for warning in report.warnings() {
             if !self.warned.contains(warning) {
-                complain(&format!("instar: warning: {warning}"));
+                warn(warning);
                 self.warned.push(warning.clone());
             }
         }
