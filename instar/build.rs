@@ -18,12 +18,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).join("src").display());
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).join("Cargo.toml").display());
     }
-    for watched in ["info", "commit", "rebase", "Cargo.toml", "link.ld"] {
-        println!("cargo::rerun-if-changed={}", guests_dir.join("bin").join(watched).display());
+    for watched in ["bin/info", "bin/commit", "bin/rebase", "bin/link.ld", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", guests_dir.join(watched).display());
     }
     println!("cargo::rerun-if-changed=build/guests.rs");
 
-    let built = guests::build(&env::var("CARGO")?, &guests_dir.join("bin"), &out_dir.join("guests"), &PROGRAMS)?;
+    let built = guests::build(&env::var("CARGO")?, &guests_dir, &out_dir.join("guests"), &PROGRAMS)?;
     for program in PROGRAMS {
         fs::copy(built.join(program), out_dir.join(format!("{program}.bin")))?;
     }

@@ -6,6 +6,7 @@
 //! crate alone: an oracle that shares a parser with the code it judges proves nothing.
 
 pub mod allocation;
+pub mod calls;
 pub mod case;
 pub mod content;
 pub mod crash;

@@ -102,8 +102,9 @@ fn the_judge_shares_nothing_with_what_it_judges() {
 #[test]
 fn only_the_judge_can_plant_bugs() {
     let mut manifests: Vec<PathBuf> = packages().into_values().map(|(manifest, _)| manifest.into()).collect();
-    let programs = paths::root().join("guests/bin");
-    manifests.extend(["", "commit", "info", "rebase", "hostile"].map(|name| programs.join(name).join("Cargo.toml")));
+    let guests = paths::root().join("guests");
+    let programs = ["", "bin/commit", "bin/info", "bin/rebase", "bin/hostile"];
+    manifests.extend(programs.map(|name| guests.join(name).join("Cargo.toml")));
     for manifest in manifests {
         let text = fs::read_to_string(&manifest).expect("a manifest");
         let enables = text.lines().any(|line| line.contains("planted-bugs") && line.contains("features"));

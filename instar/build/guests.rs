@@ -5,17 +5,20 @@ use std::process::Command;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds programs of the nested workspace `guests/bin` and returns the directory that holds them.
+/// Builds programs of the nested workspace `guests` and returns the directory that holds them.
 pub(crate) fn build(cargo: &str, workspace: &Path, target_dir: &Path, programs: &[&str]) -> Result<PathBuf, String> {
-    let script = workspace.join("link.ld");
+    let script = workspace.join("bin/link.ld");
     let mut flags = vec!["-Crelocation-model=static".to_string()];
     for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"] {
         flags.push(format!("-Clink-arg={argument}"));
     }
     flags.extend(["-Clink-arg=-T".to_string(), format!("-Clink-arg={}", script.display())]);
-    // Panic messages name source files: from the project's root on, wherever that lies.
-    if let Some(root) = workspace.parent().and_then(Path::parent) {
+    // Panic messages name source files: from the project's root or cargo's folder on, wherever these lie.
+    if let Some(root) = workspace.parent() {
         flags.push(format!("--remap-path-prefix={}/=", root.display()));
+    }
+    if let Some(home) = cargo_home() {
+        flags.push(format!("--remap-path-prefix={}/=cargo/", home.display()));
     }
     let mut command = Command::new(cargo);
     command.arg("build").arg("--release").args(["--target", TARGET]).arg("--target-dir").arg(target_dir);
@@ -45,4 +48,10 @@ pub(crate) fn build(cargo: &str, workspace: &Path, target_dir: &Path, programs: 
         return Err(format!("building the guest programs {programs:?} failed ({status})"));
     }
     Ok(target_dir.join(TARGET).join("release"))
+}
+
+/// Where cargo keeps the sources of other projects' crates.
+fn cargo_home() -> Option<PathBuf> {
+    let set = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    set.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
 }

@@ -20,6 +20,10 @@ pub type Counted = (Report, Effort);
 const REPORT: u8 = 0;
 const UNAVAILABLE: u8 = 1;
 const TOLD: u8 = 2;
+/// Stands between the warnings, each on its line, and the report's bytes.
+const END_OF_WARNINGS: u8 = 0;
+/// More warnings than the jail has layers are none.
+const WARNINGS_MAX: usize = 3;
 
 /// Runs a session apart from the calling process, in a jail. `meanwhile` is done here until its report comes.
 ///
@@ -33,10 +37,11 @@ pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -
     })?;
     let words = |bytes: &[u8]| Printable(bytes).to_string();
     match answer.split_first() {
-        Some((&REPORT, words)) => {
-            let (effort, area) = words.split_at_checked(Effort::SIZE_BYTES).unwrap_or_default();
+        Some((&REPORT, rest)) => {
+            let (effort, rest) = rest.split_at_checked(Effort::SIZE_BYTES).unwrap_or_default();
             let effort = Effort::from_bytes(effort).unwrap_or_default();
-            Report::in_area(area, program).map(|report| ((report, effort), leaving))
+            let (warnings, area) = split_warnings(rest);
+            Ok(((Report::in_area(area, program)?.with_warnings(warnings), effort), leaving))
         }
         Some((&UNAVAILABLE, sentence)) => Err(VmError::Unavailable(words(sentence))),
         Some((&TOLD, sentence)) => Err(VmError::Told(words(sentence))),
@@ -81,7 +86,10 @@ fn within<'a>(
 
 fn encode(result: Result<Counted, VmError>) -> Vec<u8> {
     let (kind, bytes) = match result {
-        Ok((report, effort)) => (REPORT, [effort.to_bytes(), report.area()].concat()),
+        Ok((report, effort)) => {
+            let lines = report.warnings().join("\n").into_bytes();
+            (REPORT, [&effort.to_bytes()[..], &lines, &[END_OF_WARNINGS], &report.area()].concat())
+        }
         Err(VmError::Unavailable(sentence)) => (UNAVAILABLE, sentence.into_bytes()),
         Err(error) => {
             let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
@@ -89,4 +97,27 @@ fn encode(result: Result<Counted, VmError>) -> Vec<u8> {
         }
     };
     [&[kind], &bytes[..]].concat()
+}
+
+fn split_warnings(bytes: &[u8]) -> (Vec<String>, &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == END_OF_WARNINGS).unwrap_or(0);
+    let (lines, rest) = bytes.split_at(end);
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let warnings = lines.take(WARNINGS_MAX).map(|line| Printable(line).to_string()).collect();
+    (warnings, rest.get(1..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_a_worker_are_few_and_harmless() {
+        let (warnings, area) = split_warnings(b"one\x1b[2J\n\ntwo\nthree\nfour\0area");
+        assert_eq!(warnings, ["one\\x1b[2J", "two", "three"]);
+        assert_eq!(area, b"area");
+        assert_eq!(split_warnings(b"\0area"), (Vec::new(), &b"area"[..]));
+        assert_eq!(split_warnings(b""), (Vec::new(), &b""[..]));
+        assert_eq!(split_warnings(b"no end").0, Vec::<String>::new());
+    }
 }

@@ -37,9 +37,10 @@ pub fn run(
         began = now;
     }
     let mut watchdog = Watchdog::start(limit)?;
-    if let Some(jail) = &jail {
-        jail.close().map_err(VmError::Unavailable)?;
-    }
+    let mut warnings = match &jail {
+        Some(jail) => jail.close().map_err(VmError::Unavailable)?.warnings(),
+        None => Vec::new(),
+    };
     if let Some(effort) = efforts.first_mut() {
         effort.start += began.elapsed();
     }
@@ -49,6 +50,7 @@ pub fn run(
         match one(session, vm, backends, &mut watchdog, &mut effort) {
             Ok((report, given_back)) => {
                 backends = given_back;
+                let report = report.with_warnings(std::mem::take(&mut warnings));
                 let goes_on = goes_on(index, &report);
                 done.push((report, effort));
                 if !goes_on {

@@ -264,6 +264,7 @@ pub struct Report {
     header: ReportHeader,
     body: Vec<u8>,
     payload_start: usize,
+    warnings: Vec<String>,
 }
 
 impl Report {
@@ -302,7 +303,18 @@ impl Report {
         }
         let mut body = vec![0; length];
         area(ReportHeader::SIZE_BYTES as u64, &mut body)?;
-        Ok(Self { header, body, payload_start: report_bytes })
+        Ok(Self { header, body, payload_start: report_bytes, warnings: Vec::new() })
+    }
+
+    /// The same, with what was lacking around the guest.
+    pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// A sentence for each layer of the jail that did not hold while the guest ran. Of a worker process, and hostile.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The report area up to the report's end, as [`Report::in_area`] reads it.

@@ -128,7 +128,7 @@ fn build() -> Result<Vec<u8>, String> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the package has no parent directory")?;
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-    let built = guests::build(env!("CARGO"), &root.join("guests").join("bin"), &target, &["hostile"])?;
+    let built = guests::build(env!("CARGO"), &root.join("guests"), &target, &["hostile"])?;
     fs::read(built.join("hostile")).map_err(|error| format!("the guest program is not there: {error}"))
 }
 

@@ -314,7 +314,11 @@ fn an_endless_chain_ends_at_the_limit() {
     for index in 0..=200 {
         place.image(&format!("vm/{index}"), &(index + 1).to_string());
     }
-    assert!(place.follow("0").expect_err("too long").ends_with("The backing chain is longer than 200 images"));
+    let error = place.follow("0").expect_err("too long");
+    assert!(
+        error.ends_with("': The backing chain is longer than 200 images; commit lower ones of them first"),
+        "{error}"
+    );
 }
 
 #[test]

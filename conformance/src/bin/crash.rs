@@ -1,5 +1,6 @@
-//! Tries the states that crashes can leave: `crash [--brief] [--samples N] [--exhaustive N] [--seed N] [FILTER]`. Without
-//! options, as long as a night is; with `--brief`, what `cargo test` does. Ends with status 1 if a state fails.
+//! Tries the states that crashes can leave: `crash [--brief] [--samples N] [--exhaustive N] [--seed N] [--at-least N] [FILTER]`.
+//! Without options, more than a million states; with `--brief`, what `cargo test` does. Ends with status 1 if a state fails, or if
+//! fewer were tried than `--at-least` says.
 
 use conformance::crash::{Effort, try_all};
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut effort = Effort::THOROUGH;
     let mut filter = String::new();
+    let mut at_least = 1;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|value| value.parse::<u64>().ok());
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
                 effort = Effort::BRIEF;
                 Some(())
             }
+            "--at-least" => number().map(|value| at_least = value),
             "--seed" => number().map(|value| effort.seed = value),
             option if option.starts_with('-') => None,
             name => {
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
             }
         };
         if known.is_none() {
-            eprintln!("usage: crash [--brief] [--samples N] [--exhaustive N] [--seed N] [FILTER]");
+            eprintln!("usage: crash [--brief] [--samples N] [--exhaustive N] [--seed N] [--at-least N] [FILTER]");
             return ExitCode::FAILURE;
         }
     }
@@ -38,7 +41,11 @@ fn main() -> ExitCode {
     match try_all(&filter, &effort, &seen) {
         Ok(tally) => {
             println!("{tally}");
-            if tally.failures.is_empty() && tally.cases > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if tally.states() < at_least {
+                eprintln!("error: these are fewer than {at_least} states");
+                return ExitCode::FAILURE;
+            }
+            if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("error: {error}");

@@ -4,11 +4,13 @@
 //! the same command once more gives what it would have given uninterrupted.
 
 mod faults;
+mod host;
 mod states;
 mod trace;
 mod verdict;
 
 pub use faults::{Fault, FaultTally, fail_every_request, fail_every_request_of_the_command};
+pub use host::{HostTally, Selection, fail_system_calls};
 pub use states::{Effort, Kind, State};
 pub use trace::{FileSet, Run, Trace};
 pub use verdict::Judge;

@@ -108,9 +108,7 @@ impl<'a> Judge<'a> {
     pub fn judge(&self, disks: Disks) -> Result<(), String> {
         let mut files = self.trace.before.clone();
         self.trace.run.put_back(disks, &mut files);
-        self.judge_structure(&files)?;
-        self.judge_bitmaps(&files)?;
-        self.judge_overlay(&files)?;
+        self.judge_files(&files)?;
         let run = self.run_for(&files);
         let mut disks = run.disks(&files);
         let area = carry_out(run.operation, &run.job, &mut disks)
@@ -123,6 +121,16 @@ impl<'a> Judge<'a> {
         }
         run.put_back(disks, &mut files);
         self.judge_completion(&files).map_err(|finding| format!("after the same command once more: {finding}"))
+    }
+
+    /// Judges the files as they are, without carrying anything out.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn judge_files(&self, files: &FileSet) -> Result<(), String> {
+        self.judge_structure(files)?;
+        self.judge_bitmaps(files)?;
+        self.judge_overlay(files)
     }
 
     /// A bit too few costs an incremental backup data: whatever reads differently has its bit.

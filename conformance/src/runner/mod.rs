@@ -9,6 +9,7 @@ mod product;
 mod qemu_img;
 
 pub use inprocess::InProcess;
+pub(crate) use process::collect;
 pub use process::{RunOutput, run};
 pub use product::Product;
 pub use qemu_img::QemuImg;

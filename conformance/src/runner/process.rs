@@ -17,7 +17,8 @@ pub struct RunOutput {
     pub stderr: Vec<u8>,
 }
 
-fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+/// Reads a pipe to its end, in a thread of its own.
+pub(crate) fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // A pipe that breaks ends the text; the exit status tells the rest.

@@ -41,6 +41,13 @@ impl Product {
         &self.binary
     }
 
+    /// The command line of a case, ready to be run in `folder`.
+    pub fn case_command(&self, case: &Case, folder: &Path) -> Command {
+        let mut command = self.command(folder);
+        command.arg(case.op.word()).args(&case.argv);
+        command
+    }
+
     fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.binary);
         // qemu-img follows every name that an image records; the private folder is all that a fixture can mean.
@@ -60,7 +67,7 @@ fn executable(line: &str) -> Option<PathBuf> {
 
 impl Program for Product {
     fn run_case(&self, case: &Case, folder: &Path) -> io::Result<RunOutput> {
-        run(self.command(folder).arg(case.op.word()).args(&case.argv), TIME_LIMIT)
+        run(&mut self.case_command(case, folder), TIME_LIMIT)
     }
 
     fn info(&self, version: &str, folder: &Path, file: &str) -> io::Result<RunOutput> {

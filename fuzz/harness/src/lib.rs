@@ -8,6 +8,10 @@ pub mod jobs;
 pub mod oracles;
 pub mod targets;
 
+#[path = "../../../guests/exec/tests/luks_support/images.rs"]
+mod images;
+#[path = "../../../guests/exec/tests/luks_support/maker.rs"]
+mod maker;
 #[path = "../../../guests/exec/tests/support/recount.rs"]
 mod recount;
 /// Images, jobs and a reader of chains, shared with the executor's own tests.

@@ -4,42 +4,34 @@
 
 #[path = "support/crashing.rs"]
 mod crashing;
+#[path = "luks_support/images.rs"]
+mod images;
 mod luks_support;
 #[path = "luks_support/maker.rs"]
 mod maker;
 mod support;
 
 use crashing::Crashing;
-use instar_abi::job::{SECRETS_OFFSET, SecretEntry, SecretsHeader, commit_flag, format};
+use images::{SECRET, encrypted, volume, with_secret};
+use instar_abi::job::{commit_flag, format};
 use instar_abi::report::{ReportHeader, outcome};
 use instar_abi::wire::Wire;
 use instar_exec::layer::Layer;
 use instar_exec::memory::MemoryStorage;
 use instar_exec::open::open_layers;
 use instar_exec::{DeviceId, Storage, job::Job};
-use instar_formats::qcow2::{Access, CryptMethod, CryptoHeaderPointer, Header, encode_first_cluster, refcount};
 use instar_plan::extent::{Extent, Source};
 use luks_support::{PASSPHRASE, encrypted_image};
-use maker::{KEY_BYTES, PAYLOAD, decrypt, encrypt, luks_header};
+use maker::{KEY_BYTES, PAYLOAD, decrypt};
 use proptest::prelude::*;
 use support::{QCOW2, RAW, Shape, empty_image, job, write};
 
 const LUKS: u32 = format::LUKS;
-const SECRET: &[u8] = b"a secret";
 const KEYS: [[u8; KEY_BYTES]; 2] = [[0x1c; KEY_BYTES], [0xe9; KEY_BYTES]];
 
 /// Commits layer 0 into layer 1 of an image chain; `Err` holds the text of the failure.
 fn commit(storage: &mut dyn Storage, formats: &[u32], secret: &[u8]) -> Result<(), String> {
-    let mut bytes = job(formats, 1, commit_flag::EMPTY_OVERLAY);
-    bytes.resize(SECRETS_OFFSET, 0);
-    bytes.extend([0; SecretsHeader::SIZE_BYTES]);
-    SecretsHeader { count: 2, reserved: 0 }.put(&mut bytes[SECRETS_OFFSET..]);
-    for layer in 0..2 {
-        let start = bytes.len();
-        bytes.extend([0; SecretEntry::SIZE_BYTES]);
-        SecretEntry { layer, length_bytes: u32::try_from(secret.len()).unwrap() }.put(&mut bytes[start..]);
-        bytes.extend_from_slice(secret);
-    }
+    let bytes = with_secret(job(formats, 1, commit_flag::EMPTY_OVERLAY), secret);
     let mut report = vec![0; 4096];
     instar_exec::commit::run(&bytes, storage, &mut report);
     let header = ReportHeader::get(&report);
@@ -47,32 +39,6 @@ fn commit(storage: &mut dyn Storage, formats: &[u32], secret: &[u8]) -> Result<(
         return Ok(());
     }
     Err(String::from_utf8_lossy(&header.text[..header.text_length_bytes as usize]).into_owned())
-}
-
-/// Gives an empty image that [`empty_image`] made a LUKS header, behind everything else.
-fn encrypted(mut image: Vec<u8>, key: &[u8; KEY_BYTES]) -> Vec<u8> {
-    let luks = luks_header(SECRET, key);
-    let mut header = Header::parse(&image, Access::Inspect).unwrap();
-    let size = header.cluster_size_bytes() as usize;
-    let first = image.len() / size;
-    header.crypt_method = CryptMethod::Luks;
-    let pointer = CryptoHeaderPointer { offset: image.len() as u64, length_bytes: luks.len() as u64 };
-    header.extensions.crypto_header = Some(pointer);
-    image[..size].copy_from_slice(&encode_first_cluster(&header).unwrap()[..size]);
-    for cluster in first..first + luks.len().div_ceil(size) {
-        refcount::write(&mut image[2 * size..], header.refcount_order, cluster, 1);
-    }
-    image.extend(luks);
-    image.resize(image.len().next_multiple_of(size), 0);
-    image
-}
-
-/// A LUKS volume of zeros.
-fn volume(size_bytes: u64, key: &[u8; KEY_BYTES]) -> Vec<u8> {
-    let mut bytes = luks_header(SECRET, key);
-    bytes.resize(PAYLOAD + size_bytes as usize, 0);
-    encrypt(key, 0, &mut bytes[PAYLOAD..]);
-    bytes
 }
 
 /// What the image at `layer` holds itself, byte by byte; `None` where it holds nothing. `key` decrypts it.

@@ -25,6 +25,9 @@ pub enum Command {
     /// Commit an overlay to its backing file
     #[command(args_override_self = true, infer_long_args = true)]
     Commit(Box<CommitArguments>),
+    /// Say whether this machine and a directory have what is needed, and what helps where they do not
+    #[command(args_override_self = true, infer_long_args = true)]
+    Doctor(Box<DoctorArguments>),
     /// Show what is known of an image
     #[command(args_override_self = true, infer_long_args = true)]
     Info(Box<InfoArguments>),
@@ -38,6 +41,7 @@ impl Command {
     pub(super) fn requires_jail(&self) -> bool {
         match self {
             Self::Commit(arguments) => arguments.jail.required,
+            Self::Doctor(arguments) => arguments.jail.required,
             Self::Info(arguments) => arguments.jail.required,
             Self::Rebase(arguments) => arguments.jail.required,
         }
@@ -140,6 +144,19 @@ pub struct CommitArguments {
     pub care: CareArguments,
     #[command(flatten)]
     pub gate: GateArguments,
+    #[command(flatten)]
+    pub jail: JailArguments,
+}
+
+/// What `doctor` is asked for.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Where the images lie; without it the current directory
+    #[arg(value_name = "DIR")]
+    pub directories: Vec<PathBuf>,
+    /// Form of the result: human or json
+    #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
+    pub output: Option<OsString>,
     #[command(flatten)]
     pub jail: JailArguments,
 }

@@ -69,6 +69,8 @@ pub enum Failure {
         /// What is wrong with it.
         error: BadReport,
     },
+    /// The machine has not what is needed; the names of the checks that found it out.
+    Unfit(String),
     /// Writing the result failed.
     Output(io::Error),
 }
@@ -119,6 +121,7 @@ impl fmt::Display for Failure {
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
             }
             Self::Report { image, error } => write!(f, "'{}': {error}", Printable(image)),
+            Self::Unfit(missing) => write!(f, "This machine lacks what nothing works without: {missing}"),
             Self::Output(error) => write!(f, "Could not write the result: {}", crate::files::system_text(error)),
         }
     }

@@ -4,6 +4,7 @@ mod arguments;
 mod cache;
 mod commit;
 mod commit_checks;
+mod doctor;
 mod error;
 pub mod info;
 mod info_command;
@@ -82,6 +83,7 @@ fn dispatch(arguments: &[OsString], sandbox: &mut impl Sandbox) -> Result<(), Fa
     }
     match parsed.command {
         Command::Commit(arguments) => commit::run(&arguments, sandbox),
+        Command::Doctor(arguments) => doctor::run(&arguments, sandbox),
         Command::Info(arguments) => info_command::run(&arguments, sandbox),
         Command::Rebase(arguments) => rebase::run(&arguments, sandbox),
     }

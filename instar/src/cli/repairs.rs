@@ -19,12 +19,16 @@ pub(super) fn tell(layers: &[Layer], payload: &[u8]) {
     for image in items.chunk_by(|left, right| left.layer == right.layer) {
         let depth = usize::try_from(image[0].layer).unwrap_or(usize::MAX);
         let Some(layer) = layers.get(depth) else { continue };
+        let lines = wording(image);
+        if lines.is_empty() {
+            continue;
+        }
         if depth != 0 {
             // qemu-img repairs nothing but the image on the command line, so nobody expects this.
             let name = Printable(layer.image.name());
             complain(&format!("instar: warning: '{name}' was not closed properly; it is repaired first:"));
         }
-        complain(wording(image).trim_end());
+        complain(lines.trim_end());
     }
 }
 
@@ -62,7 +66,15 @@ fn wording(items: &[RepairItem]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use instar_abi::job::format;
+    use proptest::prelude::*;
+
+    use super::super::output::keep;
     use super::*;
+    use crate::files::chain::Summary;
+    use crate::files::{Access, LayerKey, Location, Origin, open_operand};
 
     fn item(kind: u32, subject: u64, recorded: u64, references: u64) -> RepairItem {
         RepairItem { layer: 0, kind, subject, recorded, references }
@@ -91,5 +103,70 @@ mod tests {
         let items = [item(repair_kind::REFCOUNT, 5, 0, 1), item(repair_kind::MORE, 2, 0, 0)];
         let expected = "ERROR cluster 5 refcount=0 reference=1\nRebuilding refcount structure\n... and 2 more\n";
         assert_eq!(wording(&items), expected);
+    }
+
+    /// Images whose names move the cursor, end lines and look like other lines.
+    fn evil_layers(directory: &std::path::Path) -> Vec<Layer> {
+        let layer = |name: &str| {
+            let path = directory.join(name);
+            std::fs::write(&path, b"").expect("a file");
+            Layer {
+                image: open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens"),
+                data: None,
+                extents: Vec::new(),
+                summary: Summary::default(),
+                given_format: format::QCOW2,
+                location: Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() },
+                recorded: None,
+                key: LayerKey::default(),
+            }
+        };
+        ["top\u{1b}[2J", "base\nImage committed.", "third\u{202e}"].map(layer).into()
+    }
+
+    fn items() -> impl Strategy<Value = Vec<u8>> {
+        let number = || prop_oneof![0..4u64, any::<u64>()];
+        let known = (0..4u32, 0..6u32, number(), number(), number());
+        let item = known.prop_map(|(layer, kind, subject, recorded, references)| {
+            let mut bytes = vec![0; RepairItem::SIZE_BYTES];
+            RepairItem { layer, kind, subject, recorded, references }.put(&mut bytes);
+            bytes
+        });
+        let cut = prop::collection::vec(any::<u8>(), 0..RepairItem::SIZE_BYTES);
+        let some = (prop::collection::vec(item, 0..20), cut).prop_map(|(items, rest)| [items.concat(), rest].concat());
+        prop_oneof![some, prop::collection::vec(any::<u8>(), 0..2000)]
+    }
+
+    /// Says what the host prints of a payload.
+    fn told(layers: &[Layer], payload: &[u8]) -> String {
+        String::from_utf8(keep(|| tell(layers, payload)).1.err).expect("text")
+    }
+
+    #[test]
+    fn a_flood_of_repairs_is_cut_off() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layers = evil_layers(directory.path());
+        let mut one = vec![0; RepairItem::SIZE_BYTES];
+        item(repair_kind::L1_FLAG, u64::MAX, u64::MAX, u64::MAX).put(&mut one);
+        let said = told(&layers, &one.repeat(8 * ITEMS_MAX));
+        assert_eq!(said.lines().count(), ITEMS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_puts_anything_but_numbers_between_known_words(payload in items()) {
+            const BEGINNINGS: [&str; 6] =
+                ["ERROR cluster ", "Leaked cluster ", "Repairing ", "Rebuilding refcount structure", "... and ", "instar: warning: '"];
+            let directory = tempfile::tempdir().expect("a directory");
+            let layers = evil_layers(directory.path());
+            let said = told(&layers, &payload);
+            for line in said.lines() {
+                prop_assert!(BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)), "{:?}", line);
+            }
+            let shown = said.replace(&directory.path().display().to_string(), "");
+            prop_assert!(shown.chars().all(|one| one == '\n' || one.is_ascii_graphic() || one == ' '), "{:?}", said);
+            // Two lines for each refcount, one for all of an image's lost ones, one in front of each image.
+            prop_assert!(said.lines().count() <= 4 * (payload.len() / RepairItem::SIZE_BYTES));
+        }
     }
 }

@@ -9,6 +9,7 @@ use instar_abi::wire::Wire;
 
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
+use super::output::complain;
 use super::stage::Stage;
 use super::stats::Run;
 use crate::apart;
@@ -145,9 +146,21 @@ pub(super) struct KvmSandbox {
     jail_must_be_whole: bool,
     leaving: Vec<Leaving>,
     efforts: Vec<Run>,
+    /// What has been said of a jail that is not whole; one command says it once.
+    warned: Vec<String>,
 }
 
 impl KvmSandbox {
+    /// Tells which layers of the jail did not hold while a report was made.
+    fn warn(&mut self, report: &Report) {
+        for warning in report.warnings() {
+            if !self.warned.contains(warning) {
+                complain(&format!("instar: warning: {warning}"));
+                self.warned.push(warning.clone());
+            }
+        }
+    }
+
     fn look(&mut self, job: &[u8], devices: &Devices<'_>, memory_bytes: u64) -> Result<Report, VmError> {
         let failed = |source| VmError::setup("opening the image once more for reading", source);
         let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
@@ -193,7 +206,9 @@ impl Sandbox for KvmSandbox {
         progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError> {
         if job_operation == operation::INFO {
-            return self.look(job, devices, memory_bytes).map(Answer::from);
+            let report = self.look(job, devices, memory_bytes)?;
+            self.warn(&report);
+            return Ok(Answer::from(report));
         }
         let stage = Stage::new(job_operation, devices, job, false);
         let mut answers = self.run_all(&[stage], memory_bytes, progress.unwrap_or(&mut |_, _| ()), &mut |_, _| true)?;
@@ -226,6 +241,7 @@ impl Sandbox for KvmSandbox {
         let sessions = sessions.collect::<Result<Vec<_>, VmError>>()?;
         let mut goes_on = |index, report: &Report| goes_on(index, &Answer::from(report.clone()));
         let done = apart::confined(sessions, jail, &mut goes_on)?;
+        done.iter().for_each(|(report, _)| self.warn(report));
         let (reports, efforts): (Vec<_>, Vec<_>) = done.into_iter().unzip();
         self.efforts.extend(stages.iter().map(|stage| stage.operation).zip(efforts));
         Ok(reports.into_iter().map(Answer::from).collect())

@@ -13,8 +13,9 @@ use crate::text::Printable;
 /// # Errors
 /// The text to print on standard output if this is no failure at all, but help or version.
 pub(super) fn failure(error: &clap::Error, arguments: &[impl AsRef<OsStr>]) -> Result<Failure, String> {
-    let command =
-        arguments.get(1).and_then(|name| ["commit", "info", "rebase"].into_iter().find(|c| name.as_ref() == *c));
+    let command = arguments
+        .get(1)
+        .and_then(|name| ["commit", "doctor", "info", "rebase"].into_iter().find(|c| name.as_ref() == *c));
     let usage = |text: String| Ok(Failure::Usage { command, by_option_parser: true, text });
     let plain = |text: String| Ok(Failure::Usage { command, by_option_parser: false, text });
     match error.kind() {

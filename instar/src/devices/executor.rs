@@ -156,7 +156,8 @@ impl Executor<'_> {
         } else {
             thread::scope(|scope| {
                 for _ in 1..WORKERS {
-                    scope.spawn(|| work(None));
+                    // A thread that the system does not give is done without: the others do its pieces.
+                    let _ = thread::Builder::new().spawn_scoped(scope, || work(None));
                 }
                 work(Some(&mut *watcher));
             });

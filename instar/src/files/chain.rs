@@ -237,7 +237,8 @@ fn follow<I: Inspect>(
         .map_err(|cause| failed(&shown, depth, cause))?;
         let files = layers.iter().map(|layer| layer.files().count()).sum::<usize>() + 2 + extents.len();
         if depth >= MAX_LAYERS || files > MAX_DEVICES {
-            return Err(failed(&shown, depth, Cause::TooDeep(depth.min(MAX_LAYERS))));
+            // Of the whole chain: where it lies is of no use.
+            return Err(failed(&shown, 0, Cause::TooDeep(depth.min(MAX_LAYERS))));
         }
         if let Some(recorded) = &summary.backing_name {
             let (opened, at) = open_backing(gate, &location, recorded, summary.backing_format.as_deref(), below);

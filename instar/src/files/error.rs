@@ -90,7 +90,9 @@ impl fmt::Display for Cause {
             ),
             Self::Lock(error) => error.fmt(f),
             Self::Loop(name) => write!(f, "Backing file '{}' creates an infinite loop.", Printable(name)),
-            Self::TooDeep(limit) => write!(f, "The backing chain is longer than {limit} images"),
+            Self::TooDeep(limit) => {
+                write!(f, "The backing chain is longer than {limit} images; commit lower ones of them first")
+            }
             Self::UnknownDriver(name) => write!(f, "Unknown driver '{}'", Printable(name)),
             Self::Image(text) => Printable(text).fmt(f),
         }

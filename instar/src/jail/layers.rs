@@ -14,14 +14,37 @@ impl Layer {
         Self { name, state: Ok(detail.into()) }
     }
 
-    pub(super) fn missing(name: &'static str, reason: impl Into<String>) -> Self {
+    pub(crate) fn missing(name: &'static str, reason: impl Into<String>) -> Self {
         Self { name, state: Err(reason.into()) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A detail where it holds, which may be empty.
+    ///
+    /// # Errors
+    /// The reason where it is missing.
+    pub fn state(&self) -> Result<&str, &str> {
+        self.state.as_deref().map_err(String::as_str)
     }
 
     /// Whether it holds.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.state.is_ok()
+    }
+
+    /// A sentence where it is missing.
+    fn warning(&self) -> Option<String> {
+        let reason = self.state.as_ref().err()?;
+        Some(format!(
+            "{} is missing: {reason}; the other layers of the jail hold, and --require-jail makes this an error",
+            self.name
+        ))
     }
 
     /// An error where it is missing.
@@ -62,6 +85,12 @@ impl Layers {
     #[must_use]
     pub fn all(&self) -> [&Layer; 3] {
         [&self.no_new_privileges, &self.landlock, &self.seccomp]
+    }
+
+    /// A sentence for each that is missing.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.all().into_iter().filter_map(Layer::warning).collect()
     }
 }
 

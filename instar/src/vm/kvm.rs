@@ -13,8 +13,6 @@ use super::error::VmError;
 
 /// Where KVM lives.
 pub const KVM_DEVICE: &str = "/dev/kvm";
-/// The only version of KVM's interface that there has been since 2007.
-const API_VERSION: i32 = 12;
 /// Pins of an interrupt controller that has nothing to do.
 const INTERRUPT_PINS: u64 = 24;
 
@@ -25,6 +23,9 @@ pub struct Hypervisor {
 }
 
 impl Hypervisor {
+    /// The only version of KVM's interface that there has been since 2007.
+    pub const API_VERSION: i32 = 12;
+
     /// Opens [`KVM_DEVICE`].
     ///
     /// # Errors
@@ -45,10 +46,11 @@ impl Hypervisor {
             VmError::Unavailable(open_sentence(device, &io::Error::from_raw_os_error(error.errno())))
         })?;
         let version = kvm.get_api_version();
-        if version != API_VERSION {
+        if version != Self::API_VERSION {
             return Err(VmError::Unavailable(format!(
-                "Could not use '{shown}': it is not KVM or speaks version {version} of its interface instead of {API_VERSION}; \
-                 use a Linux kernel with KVM."
+                "Could not use '{shown}': it is not KVM or speaks version {version} of its interface instead of {}; \
+                 use a Linux kernel with KVM.",
+                Self::API_VERSION
             )));
         }
         if !kvm.check_extension(Cap::UserMemory) {

@@ -48,6 +48,13 @@ impl Image {
         Ok(Self { shape: None, size_bytes, writes: writes(u)? })
     }
 
+    /// The bytes of a qcow2 image of this shape in which nothing is allocated, of a version that can be encrypted and in
+    /// clusters that leave room for what says so.
+    pub(super) fn empty_for_encryption(&self) -> Vec<u8> {
+        let shape = self.shape.clone().expect("a qcow2 image");
+        empty_image(&Shape { version: 3, cluster_bits: shape.cluster_bits.max(12), ..shape })
+    }
+
     /// Virtual size in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

@@ -4,4 +4,5 @@ pub mod attack;
 pub mod chain;
 pub mod hostile;
 pub mod patches;
+pub mod secret;
 pub mod seeds;

@@ -54,15 +54,16 @@ pub fn survives_everything(image: &[u8], image_format: u32) {
 
 type Operation = fn(&[u8], &mut dyn instar_exec::Storage, &mut [u8]);
 
-fn run(devices: Vec<Vec<u8>>, job: &[u8], operation: Operation) -> (Vec<Vec<u8>>, Vec<u8>) {
+/// Carries out a job on devices; gives them and the report.
+pub(super) fn run(devices: Vec<Vec<u8>>, job: &[u8], operation: Operation) -> (Vec<Vec<u8>>, Vec<u8>) {
     let mut storage = Bounded(MemoryStorage { devices });
     let mut report = vec![0; usize::try_from(REPORT_BYTES).expect("fits")];
     operation(job, &mut storage, &mut report);
     (storage.0.devices, report)
 }
 
-/// An overlay of 64 KiB with data and zeros in it.
-fn small_overlay() -> Vec<u8> {
+/// An overlay of 64 KiB with data (5000 bytes of 0x5a at its start) and zeros in it.
+pub(super) fn small_overlay() -> Vec<u8> {
     let shape = Shape {
         version: 3,
         cluster_bits: 12,

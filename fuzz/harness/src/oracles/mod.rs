@@ -4,3 +4,4 @@ pub mod bounded;
 pub mod image;
 pub mod program;
 pub mod report;
+pub mod secret;

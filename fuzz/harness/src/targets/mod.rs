@@ -9,11 +9,13 @@ mod requests;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. Each has a file of its name in `fuzz/fuzz_targets`, which a test checks.
-pub const ALL: [Target; 15] = [
+pub const ALL: [Target; 17] = [
     ("image_luks", images::luks),
+    ("image_luks_opened", images::luks_opened),
     ("image_parallels", images::parallels),
     ("image_qcow", images::qcow),
     ("image_qcow2", images::qcow2),
+    ("image_qcow2_encrypted", images::qcow2_encrypted),
     ("image_qcow2_patched", images::qcow2_patched),
     ("image_qed", images::qed),
     ("image_vdi", images::vdi),

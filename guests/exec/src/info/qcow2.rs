@@ -96,6 +96,9 @@ fn report_snapshots(
     header: &Header,
     found: &mut Found,
 ) -> Result<(), Failure> {
+    if header.snapshot_count == 0 {
+        return Ok(());
+    }
     let mut table = SnapshotTable::new(header);
     let mut window = Window::new(storage, device);
     let mut needed = 0;

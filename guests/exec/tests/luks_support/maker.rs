@@ -1,5 +1,6 @@
 //! Encrypts and decrypts by other code than the product's: key slots made from the LUKS On-Disk Format Specification
 //! 1.2.3, XTS from IEEE 1619. Only the block cipher and the hash are the same libraries.
+#![allow(clippy::cast_possible_truncation, reason = "images are small here")]
 
 use aes::Aes128;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
