@@ -4,7 +4,9 @@
 
 use std::error::Error;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::code::Code;
 use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::jail::worker::{self, Leaving, WorkerError};
@@ -15,11 +17,21 @@ use crate::vm::{Prepared, VmError};
 
 /// A report, and what it took.
 pub type Counted = (Report, Effort);
+/// Set in a worker process.
+static IS_WORKER: AtomicBool = AtomicBool::new(false);
+
+/// Whether this is a worker process: it has no standard error, and must not write to one.
+#[must_use]
+pub fn is_worker() -> bool {
+    IS_WORKER.load(Ordering::Relaxed)
+}
 
 /// What an answer starts with.
 const REPORT: u8 = 0;
 const UNAVAILABLE: u8 = 1;
-const TOLD: u8 = 2;
+const JAIL: u8 = 2;
+/// Other failures, by their code.
+const TOLD: [(u8, Code); 3] = [(3, Code::Sandbox), (4, Code::GuestFault), (5, Code::GuestStuck)];
 /// Stands between the warnings, each on its line, and the report's bytes.
 const END_OF_WARNINGS: u8 = 0;
 /// More warnings than the jail has layers are none.
@@ -31,7 +43,11 @@ const WARNINGS_MAX: usize = 3;
 /// As [`Session::run`], in words; a worker process that could not be started or ended without an answer.
 pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Counted, Leaving), VmError> {
     let program = session.program;
-    let (answer, leaving) = worker::run(|| encode(alone(session, jail)), meanwhile).map_err(|error| match error {
+    let work = || {
+        IS_WORKER.store(true, Ordering::Relaxed);
+        encode(alone(session, jail))
+    };
+    let (answer, leaving) = worker::run(work, meanwhile).map_err(|error| match error {
         WorkerError::Start(source) => VmError::setup("starting a worker process", source),
         ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
     })?;
@@ -44,8 +60,12 @@ pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -
             Ok(((Report::in_area(area, program)?.with_warnings(warnings), effort), leaving))
         }
         Some((&UNAVAILABLE, sentence)) => Err(VmError::Unavailable(words(sentence))),
-        Some((&TOLD, sentence)) => Err(VmError::Told(words(sentence))),
-        _ => Err(VmError::Exit("its worker process answered nonsense".to_owned())),
+        Some((&JAIL, sentence)) => Err(VmError::Jail(words(sentence))),
+        Some((kind, sentence)) => match TOLD.iter().find(|(told, _)| told == kind) {
+            Some((_, code)) => Err(VmError::Told { code: *code, sentence: words(sentence) }),
+            None => Err(VmError::Exit("its worker process answered nonsense".to_owned())),
+        },
+        None => Err(VmError::Exit("its worker process answered nothing".to_owned())),
     }
 }
 
@@ -77,7 +97,7 @@ fn within<'a>(
     let of_session = |session: &Session<'_>| {
         let files = session.devices.iter().flat_map(DeviceFile::descriptors).map(AsRawFd::as_raw_fd);
         let machine = session.prepared.iter().flat_map(Prepared::descriptors);
-        files.chain([session.hypervisor.as_raw_fd()]).chain(machine).collect::<Vec<_>>()
+        files.chain(session.platform.descriptor()).chain(machine).collect::<Vec<_>>()
     };
     let used = sessions.iter().flat_map(of_session);
     jail.leave_behind(used.chain(keeps.iter().copied()).collect());
@@ -91,9 +111,11 @@ fn encode(result: Result<Counted, VmError>) -> Vec<u8> {
             (REPORT, [&effort.to_bytes()[..], &lines, &[END_OF_WARNINGS], &report.area()].concat())
         }
         Err(VmError::Unavailable(sentence)) => (UNAVAILABLE, sentence.into_bytes()),
+        Err(VmError::Jail(sentence)) => (JAIL, sentence.into_bytes()),
         Err(error) => {
+            let kind = TOLD.iter().find(|(_, code)| *code == error.code()).map_or(TOLD[0].0, |(kind, _)| *kind);
             let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
-            (TOLD, format!("{error}{source}").into_bytes())
+            (kind, format!("{error}{source}").into_bytes())
         }
     };
     [&[kind], &bytes[..]].concat()

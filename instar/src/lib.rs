@@ -2,6 +2,7 @@
 
 pub mod apart;
 pub mod cli;
+pub mod code;
 pub mod devices;
 pub mod effort;
 pub mod files;

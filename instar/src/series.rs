@@ -3,6 +3,7 @@
 //! In the jail nothing can be made any more, so that all machines are there before it closes. The files stay open all the time,
 //! and so do their locks: nobody else can write between two runs.
 
+use std::mem;
 use std::time::Instant;
 
 use crate::effort::Effort;
@@ -26,19 +27,24 @@ pub fn run(
     if sessions.iter().any(|session| !uses_files_of(session, first)) {
         return Err(VmError::Config("a series of jobs has different files".to_owned()));
     }
-    let (limit, mut backends) = (first.limit, first.backends()?);
+    let (platform, limit, mut backends) = (first.platform, first.limit, first.backends()?);
+    let jail = jail.map(|jail| Jail { runner: platform.kind(), ..jail });
     let mut began = Instant::now();
     let mut machines = Vec::with_capacity(sessions.len());
     let mut efforts = Vec::with_capacity(sessions.len());
     for session in &mut sessions {
-        machines.push(session.machine()?);
+        machines.push(session.machine(jail.as_ref())?);
         let now = Instant::now();
         efforts.push(Effort { start: now - began, ..Effort::default() });
         began = now;
     }
-    let mut watchdog = Watchdog::start(limit)?;
+    let mut watchdog = platform.watchdog(limit)?;
     let mut warnings = match &jail {
-        Some(jail) => jail.close().map_err(VmError::Unavailable)?.warnings(),
+        Some(jail) => {
+            let layers = jail.close().map_err(VmError::Jail)?;
+            layers.tell();
+            layers.warnings()
+        }
         None => Vec::new(),
     };
     if let Some(effort) = efforts.first_mut() {
@@ -50,7 +56,7 @@ pub fn run(
         match one(session, vm, backends, &mut watchdog, &mut effort) {
             Ok((report, given_back)) => {
                 backends = given_back;
-                let report = report.with_warnings(std::mem::take(&mut warnings));
+                let report = report.with_warnings(mem::take(&mut warnings));
                 let goes_on = goes_on(index, &report);
                 done.push((report, effort));
                 if !goes_on {
@@ -63,13 +69,7 @@ pub fn run(
             }
         }
     }
-    if jail.is_some() {
-        std::mem::forget(machines);
-    } else {
-        // The kernel takes its time to take a machine apart, and the next session need not wait for that. Without a thread
-        // it happens here: a closure that is not run is dropped, and the machine with it.
-        drop(std::thread::Builder::new().spawn(move || drop(machines)));
-    }
+    machines.into_iter().for_each(|machine| machine.leave(jail.is_some()));
     result.map(|()| done)
 }
 

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use instar_abi::job::operation;
 use instar_abi::memory::{
@@ -14,11 +14,13 @@ use instar_abi::memory::{
 use instar_abi::report::{CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC, RebaseReport, ReportHeader, outcome};
 use instar_abi::wire::Wire;
 
+use tracing::info;
+
 use crate::devices::{Backend, Bus, Counters, Flushing};
 use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::series;
-use crate::vm::{GuestRam, Hypervisor, Prepared, Vm, VmError, Watchdog};
+use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 
 /// How long a guest may run without a request where nobody says otherwise.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -49,8 +51,8 @@ impl<'a> GuestProgram<'a> {
     ///
     /// # Errors
     /// As [`Prepared::new`].
-    pub fn prepare(self, hypervisor: &Hypervisor, memory_bytes: u64) -> Result<Prepared, VmError> {
-        Prepared::new(hypervisor, self.elf, memory_bytes)
+    pub fn prepare(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
+        Prepared::new(platform, self.elf, memory_bytes)
     }
 
     /// Another program, for tests: an ELF file, and the length of its report between header and payload.
@@ -107,8 +109,8 @@ pub trait Guest {
 
 /// Everything that one run needs.
 pub struct Session<'a> {
-    /// KVM.
-    pub hypervisor: &'a Hypervisor,
+    /// What it runs on.
+    pub platform: &'a Platform,
     /// What runs.
     pub program: GuestProgram<'a>,
     /// The devices.
@@ -136,13 +138,13 @@ impl<'a> Session<'a> {
     /// A session with the default memory and limit, and without progress.
     #[must_use]
     pub fn new(
-        hypervisor: &'a Hypervisor,
+        platform: &'a Platform,
         program: GuestProgram<'a>,
         devices: &'a [DeviceFile<'a>],
         job: &'a [u8],
     ) -> Self {
         Self {
-            hypervisor,
+            platform,
             program,
             devices,
             job,
@@ -184,18 +186,24 @@ impl<'a> Session<'a> {
         backends.map_err(|error| VmError::setup("looking at a file", error))
     }
 
-    /// The machine, with its job.
-    pub(crate) fn machine(&mut self) -> Result<Vm, VmError> {
+    /// The machine, with its job; where there is a jail, one that is held as that demands.
+    pub(crate) fn machine(&mut self, jail: Option<&Jail<'_>>) -> Result<Vm, VmError> {
         if self.job.len() as u64 > JOB_BYTES {
             return Err(VmError::Config(format!("a job of {} bytes is too long", self.job.len())));
         }
+        let start = Instant::now();
+        let (was_prepared, memory_bytes) = (self.prepared.is_some(), self.memory_bytes);
         let prepared = match self.prepared.take().filter(|machine| machine.memory_bytes() == self.memory_bytes) {
             Some(machine) => machine,
-            None => self.program.prepare(self.hypervisor, self.memory_bytes)?,
+            None => self.program.prepare(self.platform, self.memory_bytes)?,
         };
+        if let Some(jail) = jail {
+            jail.demand(prepared.layers()).map_err(VmError::Jail)?;
+        }
         let device_count = u32::try_from(self.devices.len()).unwrap_or(u32::MAX);
-        let vm = prepared.complete(self.hypervisor, device_count, self.has_ciphers)?;
+        let vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
+        info!(device_count, memory_bytes, was_prepared, took = ?start.elapsed(), "sandbox ready");
         Ok(vm)
     }
 
@@ -210,10 +218,18 @@ impl<'a> Session<'a> {
         let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
         let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
         bus.publish(vm.ram())?;
-        vm.run(&mut bus, watchdog, &mut |ram| {
-            meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
-        })?;
+        let start = Instant::now();
+        let done = vm.run(Run {
+            bus: &mut bus,
+            watchdog,
+            after_request: &mut |ram| {
+                meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
+            },
+        });
         let (backends, counters) = bus.into_parts();
+        info!(took = ?start.elapsed(), has_report = done.is_ok(), "guest ended");
+        info!("requests served exits={} {counters}", vm.exits());
+        done?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
         let report = Report::read(area, self.program.report_bytes)?;
         // The machine may live on for a while, and there may be secrets in its job.

@@ -379,6 +379,9 @@ fn an_unsafe_rebase_needs_the_passphrase_too() {
     let unsafe_onto = |name| ["-u", "-b", name, "-F", "qcow2", "--image-opts"];
     let wrong = scene.instar("rebase", &[&unsafe_onto("new.qcow2")[..], &[&options("base")]].concat());
     assert_eq!(wrong.stderr, "instar: Could not open 'top.qcow2': Invalid password, cannot unlock any keyslot\n");
+    let told =
+        scene.instar("rebase", &[&["--errors=json"], &unsafe_onto("new.qcow2")[..], &[&options("base")]].concat());
+    assert!(told.stderr.starts_with("{\"code\":\"encryption-key\","), "{told:?}");
     let right = scene.instar("rebase", &[&unsafe_onto("new.qcow2")[..], &[&options("top")]].concat());
     assert_eq!(right, success(""));
     scene.shows(&options("top"), &[(0x22, 0, 4096)]);

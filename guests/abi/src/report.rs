@@ -79,7 +79,8 @@ wire_struct! {
         pub error_kind: u32,
         /// Which layer the error is about.
         pub error_layer: u32,
-        /// The system's error number behind it, or 0.
+        /// The system's error number behind it, or 0. Of [`error_kind::OPEN`]: `ENOTSUP` for an image that asks for what is not
+        /// supported, `EKEYREJECTED` for a passphrase that is missing or wrong.
         pub errno: i32,
         /// Length of `text` in bytes.
         pub text_length_bytes: u32,

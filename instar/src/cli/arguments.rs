@@ -11,9 +11,10 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "instar", version, about, args_override_self = true, infer_long_args = true)]
 pub struct Arguments {
-    /// With --version: say too what a guest is held by on this machine
-    #[arg(short = 'v', long = "verbose")]
-    pub verbose: bool,
+    /// Say on standard error what is done; twice: every batch of requests too. With --version: say what a guest is held by on
+    /// this machine
+    #[arg(short = 'v', long = "verbose", action = ArgAction::Count, global = true)]
+    pub verbosity: u8,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -34,16 +35,20 @@ pub enum Command {
     /// Change the backing file of an overlay
     #[command(args_override_self = true, infer_long_args = true)]
     Rebase(Box<RebaseArguments>),
+    /// Do as qemu-img does: commit, info and rebase here, everything else by the real qemu-img
+    #[command(name = "qemu-img", disable_help_flag = true)]
+    QemuImg(QemuImgArguments),
 }
 
 impl Command {
-    /// Whether nothing may run where a layer of the jail is missing.
-    pub(super) fn requires_jail(&self) -> bool {
+    /// How a guest is to be held; nothing where that is another command's.
+    pub(super) fn jail(&self) -> Option<&JailArguments> {
         match self {
-            Self::Commit(arguments) => arguments.jail.required,
-            Self::Doctor(arguments) => arguments.jail.required,
-            Self::Info(arguments) => arguments.jail.required,
-            Self::Rebase(arguments) => arguments.jail.required,
+            Self::Commit(arguments) => Some(&arguments.jail),
+            Self::Doctor(arguments) => Some(&arguments.jail),
+            Self::Info(arguments) => Some(&arguments.jail),
+            Self::Rebase(arguments) => Some(&arguments.jail),
+            Self::QemuImg(_) => None,
         }
     }
 }
@@ -61,6 +66,10 @@ pub struct ImageArguments {
     /// than once. FILE's options name it: --image-opts driver=qcow2,file.filename=FILE,encrypt.key-secret=ID
     #[arg(long = "object", value_name = "OBJDEF", allow_hyphen_values = true, action = ArgAction::Append)]
     pub objects: Vec<OsString>,
+    /// Form of what is said of an error: human, or json (one object on standard error). Without it json for commit and
+    /// rebase with --output json, human otherwise
+    #[arg(long = "errors", value_name = "FORM", allow_hyphen_values = true)]
+    pub errors: Option<OsString>,
     /// The image
     #[arg(value_name = "FILE")]
     pub files: Vec<OsString>,
@@ -84,6 +93,10 @@ pub struct JailArguments {
     /// Fail where the system lacks a layer of the jail (no_new_privs, landlock, seccomp), rather than do without it
     #[arg(long = "require-jail")]
     pub required: bool,
+    /// What the guest program runs on: kvm (default), or process, where there is no /dev/kvm; a process is the weaker sandbox
+    /// (also INSTAR_SANDBOX)
+    #[arg(long = "sandbox", value_name = "KIND", allow_hyphen_values = true)]
+    pub sandbox: Option<OsString>,
 }
 
 /// What is done and told besides.
@@ -231,6 +244,14 @@ pub struct RebaseArguments {
     pub gate: GateArguments,
     #[command(flatten)]
     pub jail: JailArguments,
+}
+
+/// What `qemu-img` is asked for.
+#[derive(Debug, Args)]
+pub struct QemuImgArguments {
+    /// What would follow the word qemu-img on a command line
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
 }
 
 /// Words that `--progress` understands. It can stand alone, as qemu-img has it, so only these are taken for its value.

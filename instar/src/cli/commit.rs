@@ -25,6 +25,7 @@ use super::secret::LayerSecret;
 use super::stage::run_jobs;
 use super::stats::Stats;
 use super::verdict::{AFTERWARDS, COPYING, Verdict};
+use crate::code::Code;
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -136,9 +137,8 @@ fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl San
     if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
         warn_of_probed_raw(&name);
     }
-    let secrets = overlay.secrets.of_layers(&layers).map_err(|error| {
-        Failure::Open(OpenError { image: name, backing_depth: error.layer, cause: Cause::Image(error.text) })
-    })?;
+    let secrets = overlay.secrets.of_layers(&layers);
+    let secrets = secrets.map_err(|error| Failure::Open(error.into_open_error(&layers)))?;
     Ok(Opened { gate, layers, secrets })
 }
 
@@ -179,20 +179,21 @@ impl Chain {
         if base.summary.format == format::PARALLELS {
             let text =
                 format!("Block format 'parallels' used by node '#block{index:03}' does not support reopening files");
-            return Err(Failure::Option(text));
+            return Err(Failure::Whole { code: Code::UnsupportedFormat, file: base.image.name().to_vec(), text });
         }
-        let finding = |text: &str| {
+        let finding = |code, text: &str| {
             let (image, text) = (base.image.name().to_vec(), text.as_bytes().to_vec());
-            Err(Failure::Image { image, text })
+            Err(Failure::Image { code, image, text })
         };
         if base.given_format == format::PROBE && base.summary.format == format::RAW && !takes_for_raw {
             return finding(
+                Code::Refused,
                 "Its format is not recorded and probing guessed raw; writing to it is refused. \
                  Record the format first (instar rebase -u -b NAME -F raw FILE), or take it for raw with --force",
             );
         }
         if base.summary.flags & info_flag::CORRUPT != 0 {
-            return finding("The image is marked corrupt; writing to it is refused");
+            return finding(Code::CorruptImage, "The image is marked corrupt; writing to it is refused");
         }
         self.make_writable(index)?;
         self.layers[index].files_mut().for_each(ImageFile::open_for_bulk);
@@ -273,9 +274,9 @@ impl Chain {
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
     fn delete_overlay(&self, removal: &Removal) -> Result<(), Failure> {
-        let failed = |what: &str, error: &io::Error| Failure::Image {
-            image: self.name(0),
-            text: format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes(),
+        let failed = |what: &str, error: &io::Error| {
+            let text = format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes();
+            Failure::Image { code: Code::NotDeleted, image: self.name(0), text }
         };
         self.layers[self.base]
             .files()
@@ -296,16 +297,13 @@ impl Chain {
 
     /// What the guest program reported, as the user will read it.
     fn failure(&self, error: Reported) -> Failure {
-        let image = self.name(error.layer);
+        let (image, code) = (self.name(error.layer), error.code(Code::JobFailed));
         match error.kind {
-            error_kind::OPEN => {
-                let backing_depth = if error.layer < self.layers.len() { error.layer } else { 0 };
-                Failure::Open(OpenError { image: self.name(0), backing_depth, cause: Cause::Image(error.text) })
-            }
+            error_kind::OPEN => Failure::Open(error.into_open_error(&self.layers)),
             error_kind::CORRUPT | error_kind::UNSUPPORTED | error_kind::REFUSED => {
-                Failure::Image { image, text: error.text }
+                Failure::Image { code, image, text: error.text }
             }
-            error_kind::JOB | error_kind::STORAGE => Failure::Job(error.text),
+            error_kind::JOB | error_kind::STORAGE => Failure::Job { code, image, text: error.text },
             error_kind::INTERNAL => Failure::Sandbox { image, error: error.into_stop() },
             kind => Failure::Sandbox { image, error: VmError::Report(format!("unknown kind of error {kind}")) },
         }
@@ -315,7 +313,7 @@ impl Chain {
     fn verification_failure(&self, layer: usize, text: &[u8], hint: &str) -> Failure {
         let text =
             [b"Verification failed: ", text, b"; '", &self.name(0), b"' was not changed", hint.as_bytes()].concat();
-        Failure::Image { image: self.name(layer), text }
+        Failure::Image { code: Code::VerificationFailed, image: self.name(layer), text }
     }
 
     fn as_json(&self, report: &CommitReport, more: Vec<(&str, String)>) -> String {

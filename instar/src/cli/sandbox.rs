@@ -1,11 +1,14 @@
 //! The seam to the sandbox: a job goes in, an answer comes out, and what the answer says becomes the host's own terms.
 
 use std::cell::RefCell;
+use std::fmt::Display;
+use std::time::Instant;
 
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
 use instar_abi::report::{InfoReport, MAX_TEXT_BYTES, ReportHeader, error_kind, info_flag, outcome};
 use instar_abi::wire::Wire;
+use tracing::info;
 
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
@@ -13,12 +16,14 @@ use super::output::complain;
 use super::stage::Stage;
 use super::stats::Run;
 use crate::apart;
-use crate::files::chain::{Finding, Inspect, Summary};
-use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
+use crate::code::Code;
+use crate::files::chain::{Finding, Inspect, Layer, Summary};
+use crate::files::{Cause, ImageFile, OpenError, driver, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
-use crate::jail::{self, Jail, Purpose};
+use crate::jail::{self, Jail, Purpose, Runner};
 use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session};
-use crate::vm::{Hypervisor, Prepared, VmError};
+use crate::text::Printable;
+use crate::vm::{Platform, Prepared, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
 #[derive(Clone, Debug)]
@@ -40,6 +45,8 @@ pub(super) struct Reported {
     pub(super) layer: usize,
     /// The guest's text, or the system's words for the error number where there is none.
     pub(super) text: Vec<u8>,
+    /// The system's error number behind it, or 0.
+    pub(super) errno: i32,
 }
 
 impl From<Report> for Answer {
@@ -66,11 +73,36 @@ impl Answer {
             text = system_text(&std::io::Error::from_raw_os_error(header.errno.saturating_abs())).into_bytes();
         }
         let layer = usize::try_from(header.error_layer).unwrap_or(usize::MAX);
-        Some(Reported { kind: header.error_kind, layer, text })
+        Some(Reported { kind: header.error_kind, layer, text, errno: header.errno })
     }
 }
 
 impl Reported {
+    /// What kind of failure it is. `job` is that of a job that failed for no reason the system has a number for.
+    pub(super) fn code(&self, job: Code) -> Code {
+        match self.kind {
+            error_kind::OPEN => Code::of_errno(self.errno, Code::InvalidImage),
+            error_kind::CORRUPT => Code::CorruptImage,
+            error_kind::UNSUPPORTED => Code::UnsupportedFormat,
+            error_kind::REFUSED => Code::Refused,
+            error_kind::JOB | error_kind::STORAGE => Code::of_errno(self.errno, job),
+            _ => Code::GuestFault,
+        }
+    }
+
+    /// The error of opening the first of these layers, on which the others lie; a layer that does not exist
+    /// stands for the first.
+    pub(super) fn into_open_error(self, layers: &[Layer]) -> OpenError {
+        let backing_depth = if self.layer < layers.len() { self.layer } else { 0 };
+        let name = |depth: usize| layers[depth].image.name();
+        OpenError { image: name(0).to_vec(), backing_depth, cause: self.into_cause(name(backing_depth)) }
+    }
+
+    /// The cause, for an image that cannot be opened and is shown under this name.
+    pub(super) fn into_cause(self, name: &[u8]) -> Cause {
+        Cause::Image { code: self.code(Code::Io), name: name.to_vec(), text: self.text }
+    }
+
     /// A guest that gave up on its own account.
     pub(super) fn into_stop(self) -> VmError {
         VmError::Panic(String::from_utf8_lossy(&self.text).into_owned())
@@ -126,31 +158,35 @@ pub(super) trait Sandbox {
     /// Says which job will come after those that look at images.
     fn expect(&mut self, _operation: u32) {}
 
+    /// From now on guests run on this.
+    fn run_on(&mut self, _runner: Runner) {}
+
     /// From now on nothing runs where a layer of the jail is missing.
     fn require_jail(&mut self) {}
 }
 
-/// The sandbox on this machine's KVM, which is opened when the first job comes.
+/// The sandbox on this machine, which is opened when the first job comes.
 ///
 /// An image is looked at in a worker process that has nothing but that image, read-only, and no lock of it; several can come
 /// one after the other, and the files that they lead to are opened between them. The job that writes is the last of a command
 /// and has all files open: it runs in this process, which is jailed from then on, and so do those that verify it, each with a
 /// machine of its own that was made before. So nobody is left that could still write when this process is killed.
 #[derive(Default)]
-pub(super) struct KvmSandbox {
-    hypervisor: Option<Hypervisor>,
+pub(super) struct LocalSandbox {
+    runner: Runner,
+    platform: Option<Platform>,
     /// The job that will come last, until a machine is prepared for it.
     expected: Option<u32>,
     /// A machine for the job that will come last, made while the first image was looked at.
     prepared: Option<Prepared>,
     jail_must_be_whole: bool,
     leaving: Vec<Leaving>,
-    efforts: Vec<Run>,
     /// What has been said of a jail that is not whole; one command says it once.
     warned: Vec<String>,
+    efforts: Vec<Run>,
 }
 
-impl KvmSandbox {
+impl LocalSandbox {
     /// Tells which layers of the jail did not hold while a report was made.
     fn warn(&mut self, report: &Report) {
         for warning in report.warnings() {
@@ -166,37 +202,38 @@ impl KvmSandbox {
         let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
         let files = files.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
         let files: Vec<DeviceFile<'_>> = files.iter().map(|file| DeviceFile::new(file, false)).collect();
-        let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole };
-        let hypervisor = open_once(&mut self.hypervisor)?;
-        let session = Session { memory_bytes, ..Session::new(hypervisor, program(operation::INFO)?, &files, job) };
+        let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
+        let session = Session { memory_bytes, ..Session::new(platform, program(operation::INFO)?, &files, job) };
         let (expected, prepared) = (self.expected.take(), &mut self.prepared);
-        let prepare = || {
-            // What fails here fails again, and is told, when the machine is needed.
-            let program = expected.and_then(GuestProgram::embedded);
-            *prepared = prepared.take().or(program.and_then(|it| it.prepare(hypervisor, DEFAULT_MEMORY_BYTES).ok()));
-        };
-        let ((report, effort), leaving) = apart::run(session, jail, prepare)?;
+        let prepare_expected = || *prepared = prepared.take().or(prepare(platform, expected));
+        let ((report, effort), leaving) = apart::run(session, jail, prepare_expected)?;
         self.leaving.push(leaving);
         self.efforts.push((operation::INFO, effort));
         Ok(report)
     }
 }
 
+/// Makes a machine for an operation that is expected. What fails here fails again, and is told, when the machine is needed.
+fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
+    expected.and_then(GuestProgram::embedded)?.prepare(platform, DEFAULT_MEMORY_BYTES).ok()
+}
+
 fn program(job_operation: u32) -> Result<GuestProgram<'static>, VmError> {
     GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))
 }
 
-fn open_once(hypervisor: &mut Option<Hypervisor>) -> Result<&Hypervisor, VmError> {
-    Ok(match hypervisor {
-        Some(hypervisor) => hypervisor,
+fn open_once(platform: &mut Option<Platform>, runner: Runner) -> Result<&Platform, VmError> {
+    Ok(match platform {
+        Some(platform) => platform,
         none => {
-            jail::prepare();
-            none.insert(Hypervisor::open()?)
+            jail::prepare(runner);
+            none.insert(Platform::open(runner)?)
         }
     })
 }
 
-impl Sandbox for KvmSandbox {
+impl Sandbox for LocalSandbox {
     fn run(
         &mut self,
         job_operation: u32,
@@ -223,8 +260,8 @@ impl Sandbox for KvmSandbox {
         goes_on: &mut dyn FnMut(usize, &Answer) -> bool,
     ) -> Result<Vec<Answer>, VmError> {
         let purpose = stages.first().map_or_else(Purpose::default, |stage| stage.devices.purpose());
-        let jail = Jail { purpose, must_be_whole: self.jail_must_be_whole };
-        let hypervisor = open_once(&mut self.hypervisor)?;
+        let jail = Jail { purpose, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
         // All stages tell the same listener.
         let progress = RefCell::new(progress);
         let mut relays: Vec<_> = stages.iter().map(|_| |done, total| (*progress.borrow_mut())(done, total)).collect();
@@ -235,14 +272,14 @@ impl Sandbox for KvmSandbox {
                 has_ciphers: stage.has_ciphers,
                 bytes_per_second: stage.devices.bytes_per_second(),
                 progress: Some(relay),
-                ..Session::new(hypervisor, program(stage.operation)?, stage.devices.files(), stage.job)
+                ..Session::new(platform, program(stage.operation)?, stage.devices.files(), stage.job)
             })
         });
         let sessions = sessions.collect::<Result<Vec<_>, VmError>>()?;
         let mut goes_on = |index, report: &Report| goes_on(index, &Answer::from(report.clone()));
         let done = apart::confined(sessions, jail, &mut goes_on)?;
-        done.iter().for_each(|(report, _)| self.warn(report));
         let (reports, efforts): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+        reports.iter().for_each(|report| self.warn(report));
         self.efforts.extend(stages.iter().map(|stage| stage.operation).zip(efforts));
         Ok(reports.into_iter().map(Answer::from).collect())
     }
@@ -253,6 +290,14 @@ impl Sandbox for KvmSandbox {
 
     fn expect(&mut self, operation: u32) {
         self.expected = Some(operation);
+        // A process starts as a copy of this one, which has no image open yet.
+        if let (Runner::Process, Ok(platform)) = (self.runner, open_once(&mut self.platform, self.runner)) {
+            self.prepared = prepare(platform, self.expected.take());
+        }
+    }
+
+    fn run_on(&mut self, runner: Runner) {
+        self.runner = runner;
     }
 
     fn require_jail(&mut self) {
@@ -295,16 +340,28 @@ impl<S: Sandbox> Inspect for Inspector<'_, S> {
         extents: &[ImageFile],
         format: u32,
     ) -> Result<Summary, Finding<VmError>> {
+        let start = Instant::now();
         let devices = Devices::single(image, extents, format);
         let job = devices.job(operation::INFO, &[0u8; 0]);
         let answer =
             self.0.run(operation::INFO, &devices, &job, DEFAULT_MEMORY_BYTES, None).map_err(Finding::Sandbox)?;
         match answer.error() {
-            None => summary(answer).map_err(|error| Finding::Sandbox(VmError::Report(error.to_string()))),
+            None => summary(answer)
+                .inspect(|summary| tell(image, summary, start))
+                .map_err(|error| Finding::Sandbox(VmError::Report(error.to_string()))),
             Some(error) if error.kind == error_kind::INTERNAL => Err(Finding::Sandbox(error.into_stop())),
-            Some(error) => Err(Finding::Image(Cause::Image(error.text))),
+            Some(error) => Err(Finding::Image(error.into_cause(image.name()))),
         }
     }
+}
+
+/// Tells those who follow the log what an image is.
+fn tell(image: &ImageFile, summary: &Summary, start: Instant) {
+    let name = driver::name(summary.format).unwrap_or("unknown");
+    let backing = summary.backing_name.as_deref().map(Printable);
+    let backing = backing.as_ref().map_or(&"none" as &dyn Display, |name| name);
+    let (virtual_size_bytes, took) = (summary.virtual_size_bytes, start.elapsed());
+    info!(file = %Printable(image.name()), format = name, virtual_size_bytes, %backing, ?took, "looked at");
 }
 
 fn summary(answer: Answer) -> Result<Summary, BadReport> {
@@ -325,4 +382,23 @@ fn summary(answer: Answer) -> Result<Summary, BadReport> {
         report: answer.operation,
         payload: answer.payload,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_numbers_of_a_report_become_codes() {
+        let code = |kind, errno| Reported { kind, layer: 0, text: Vec::new(), errno }.code(Code::JobFailed);
+        assert_eq!(code(error_kind::OPEN, 0), Code::InvalidImage);
+        assert_eq!(code(error_kind::OPEN, libc::ENOTSUP), Code::UnsupportedFormat);
+        assert_eq!(code(error_kind::OPEN, libc::EKEYREJECTED), Code::EncryptionKey);
+        assert_eq!(code(error_kind::CORRUPT, libc::ENOSPC), Code::CorruptImage);
+        assert_eq!(code(error_kind::JOB, libc::ENOSPC), Code::NoSpace);
+        assert_eq!(code(error_kind::STORAGE, libc::EIO), Code::Io);
+        assert_eq!(code(error_kind::STORAGE, 0), Code::JobFailed);
+        assert_eq!(code(error_kind::INTERNAL, libc::ENOSPC), Code::GuestFault);
+        assert_eq!(code(77, -1), Code::GuestFault);
+    }
 }

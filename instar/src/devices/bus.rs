@@ -4,13 +4,14 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
-use instar_abi::block::Completion;
+use instar_abi::block::{Completion, status};
 use instar_abi::job::{MAX_DEVICES, device_flag};
 use instar_abi::memory::{
     DEVICES_START, DeviceState, PAGE_BYTES, PANIC_TEXT_BYTES, SHARED_PANIC_TEXT, SHARED_START, SHARED_TOTAL_BYTES,
 };
 use instar_abi::mmio::{CONTROL_START, DEVICE_END, DEVICE_START, control};
 use instar_abi::wire::Wire;
+use tracing::{debug, warn};
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -135,8 +136,12 @@ impl<'f, 'w> Bus<'f, 'w> {
                 Some(watcher) => executor.execute(&requests, &mut |copied| watcher(copied, total)),
                 None => executor.execute(&requests, &mut nobody),
             };
+            debug!(device, requests = requests.len(), "batch");
             for (request, outcome) in requests.iter().zip(outcomes) {
                 self.counters.note(request, outcome);
+                if outcome.status != status::OK {
+                    warn!(device, errno = outcome.errno, "request failed");
+                }
                 answer(memory, request, outcome)?;
                 queue.add_used(memory, request.head, request.writable_bytes).map_err(|_| broken)?;
             }

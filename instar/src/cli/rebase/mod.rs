@@ -29,10 +29,11 @@ use super::secret::LayerSecret;
 use super::stage::run_jobs;
 use super::stats::Stats;
 use super::verdict::{AFTERWARDS, COPYING, Verdict};
+use crate::code::Code;
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, ImageFile, Location, OpenError, driver};
+use crate::files::{Access, ImageFile, Location, OpenError, driver};
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -267,7 +268,8 @@ impl<'a> Rebase<'a> {
     /// What is said where the overlay would not show the same.
     fn verification_failure(&self, layer: usize, text: &[u8]) -> Failure {
         let hint = b"; its backing file was not changed. Check the disk and restore the image before it is used or rebased again";
-        Failure::Image { image: self.image(layer), text: [b"Verification failed: ", text, hint].concat() }
+        let text = [b"Verification failed: ", text, hint].concat();
+        Failure::Image { code: Code::VerificationFailed, image: self.image(layer), text }
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.
@@ -289,17 +291,19 @@ impl<'a> Rebase<'a> {
             (error_kind::OPEN, Some(backing_depth)) => Failure::Rebase(RebaseFailure::NewBacking {
                 name: self.name.unwrap_or_default().to_vec(),
                 backing_depth,
-                cause: Cause::Image(error.text),
+                cause: error.into_cause(&image),
             }),
             (error_kind::OPEN, None) => {
-                Failure::Open(OpenError { image: self.image(0), backing_depth: layer, cause: Cause::Image(error.text) })
+                Failure::Open(OpenError { image: self.image(0), backing_depth: layer, cause: error.into_cause(&image) })
             }
             (error_kind::CORRUPT | error_kind::UNSUPPORTED | error_kind::REFUSED, _) => {
-                Failure::Image { image, text: error.text }
+                Failure::Image { code: error.code(Code::Refused), image, text: error.text }
             }
             (error_kind::JOB, _) => self.header_failure(error.text),
             (error_kind::STORAGE, Some(_)) => Failure::Rebase(RebaseFailure::ReadNew),
-            (error_kind::STORAGE, None) if layer == 0 => Failure::Rebase(RebaseFailure::Write(error.text)),
+            (error_kind::STORAGE, None) if layer == 0 => {
+                Failure::Rebase(RebaseFailure::Write { code: error.code(Code::Io), text: error.text })
+            }
             (error_kind::STORAGE, None) => Failure::Rebase(RebaseFailure::ReadOld),
             (error_kind::INTERNAL, _) => Failure::Sandbox { image, error: error.into_stop() },
             (kind, _) => Failure::Sandbox { image, error: VmError::Report(format!("unknown kind of error {kind}")) },
