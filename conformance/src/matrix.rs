@@ -4,7 +4,7 @@ use crate::case::{self, Case, Operation};
 use crate::judge;
 use crate::ledger::Ledger;
 use crate::oracles::{Judging, Strictness, installed};
-use crate::runner::{InProcess, Product, Program, QemuImg};
+use crate::runner::{InProcess, Product, Program, QemuImg, Sandbox};
 use crate::whitelist::Whitelist;
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use std::process::ExitCode;
@@ -51,7 +51,18 @@ pub fn product(op: Operation) -> ExitCode {
 /// Runs both matrices for the product in this process: the verdicts must be those of the built program, so ledger and
 /// whitelist are the same.
 pub fn in_process() -> ExitCode {
+    both(|| Ok(InProcess))
+}
+
+/// Runs both matrices for the built program in the sandbox that needs no KVM, with the same verdicts.
+pub fn process_sandbox() -> ExitCode {
+    both(|| Product::find().map(|product| product.in_sandbox(Sandbox::Process)))
+}
+
+/// Runs both matrices for a program, which is looked for when the first case needs it.
+fn both<P: Program + Send + 'static>(find: fn() -> Result<P, String>) -> ExitCode {
     let arguments = Arguments::from_args();
+    let program: Arc<OnceLock<Result<P, String>>> = Arc::default();
     let mut trials = Vec::new();
     let mut whitelists = Vec::new();
     for op in [Operation::Commit, Operation::Rebase] {
@@ -61,8 +72,11 @@ pub fn in_process() -> ExitCode {
             Err(error) => return fail(error),
         };
         trials.extend(cases.into_iter().map(|case| {
-            let (ledger, whitelist) = (Arc::clone(&ledger), Arc::clone(&whitelist));
-            Trial::test(case.name.clone(), move || product_trial(&case, &InProcess, &ledger, &whitelist))
+            let (ledger, whitelist, program) = (Arc::clone(&ledger), Arc::clone(&whitelist), Arc::clone(&program));
+            Trial::test(case.name.clone(), move || {
+                let program = program.get_or_init(find).as_ref().map_err(Failed::from)?;
+                product_trial(&case, program, &ledger, &whitelist)
+            })
         }));
         whitelists.push((op.word(), whitelist));
     }

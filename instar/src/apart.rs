@@ -8,11 +8,16 @@ use std::os::fd::{AsRawFd, RawFd};
 use instar_abi::wire::Wire;
 
 use crate::devices::Effects;
+use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::jail::worker::{self, Leaving, WorkerError};
+use crate::series;
 use crate::session::{DeviceFile, GuestProgram, Report, Session};
 use crate::text::Printable;
 use crate::vm::{Prepared, VmError};
+
+/// A report, and what it took.
+pub type Counted = (Report, Effort);
 
 /// What an answer starts with.
 const REPORT: u8 = 0;
@@ -27,9 +32,9 @@ const WARNINGS_MAX: usize = 3;
 ///
 /// # Errors
 /// As [`Session::run`], in words; a worker process that could not be started or ended without an answer.
-pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Report, Leaving), VmError> {
+pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Counted, Leaving), VmError> {
     let program = session.program;
-    let (answer, leaving) = in_worker(|| encode(within(session, jail, &[libc::STDOUT_FILENO])), meanwhile)?;
+    let (answer, leaving) = in_worker(|| encode(alone(session, jail)), meanwhile)?;
     Ok((decode(&answer, program)?, leaving))
 }
 
@@ -37,13 +42,13 @@ pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -
 ///
 /// # Errors
 /// As [`run`].
-pub fn rehearse<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<(Report, Vec<Effects>, Leaving), VmError> {
+pub fn rehearse<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<(Counted, Vec<Effects>, Leaving), VmError> {
     let program = session.program;
     let effects_bytes = session.devices.len() * Effects::SIZE_BYTES;
     let work = || {
-        let result = within(session, jail, &[libc::STDOUT_FILENO]);
+        let result = alone(session, jail);
         let mut answer = vec![0; effects_bytes];
-        let effects = result.iter().flat_map(Report::effects);
+        let effects = result.iter().flat_map(|(report, _)| report.effects());
         answer.chunks_exact_mut(Effects::SIZE_BYTES).zip(effects).for_each(|(bytes, effects)| effects.put(bytes));
         answer.extend(encode(result));
         answer
@@ -61,12 +66,14 @@ fn in_worker(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result
     })
 }
 
-fn decode(answer: &[u8], program: GuestProgram<'_>) -> Result<Report, VmError> {
+fn decode(answer: &[u8], program: GuestProgram<'_>) -> Result<Counted, VmError> {
     let words = |bytes: &[u8]| Printable(bytes).to_string();
     match answer.split_first() {
         Some((&REPORT, rest)) => {
+            let (effort, rest) = rest.split_at_checked(Effort::SIZE_BYTES).unwrap_or_default();
+            let effort = Effort::from_bytes(effort).unwrap_or_default();
             let (warnings, area) = split_warnings(rest);
-            Ok(Report::in_area(area, program)?.with_warnings(warnings))
+            Ok((Report::in_area(area, program)?.with_warnings(warnings), effort))
         }
         Some((&UNAVAILABLE, sentence)) => Err(VmError::Unavailable(words(sentence))),
         Some((&TOLD, sentence)) => Err(VmError::Told(words(sentence))),
@@ -74,32 +81,46 @@ fn decode(answer: &[u8], program: GuestProgram<'_>) -> Result<Report, VmError> {
     }
 }
 
-/// Runs a session in the calling process, which is jailed for the rest of its life.
+/// Runs sessions on the same files in the calling process, which is jailed for the rest of its life. `goes_on` is that of
+/// [`series::run`].
 ///
 /// # Errors
-/// As [`Session::run`]; a layer of the jail that is missing where none may be.
-pub fn confined<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<Report, VmError> {
-    within(session, jail, &[libc::STDOUT_FILENO, libc::STDERR_FILENO])
+/// As [`series::run`]; a layer of the jail that is missing where none may be.
+pub fn confined<'a>(
+    sessions: Vec<Session<'a>>,
+    jail: Jail<'a>,
+    goes_on: &mut dyn FnMut(usize, &Report) -> bool,
+) -> Result<Vec<Counted>, VmError> {
+    within(sessions, jail, &[libc::STDOUT_FILENO, libc::STDERR_FILENO], goes_on)
 }
 
-/// `keeps` are the descriptors that stay besides the session's own.
-fn within<'a>(session: Session<'a>, jail: Jail<'a>, keeps: &[RawFd]) -> Result<Report, VmError> {
-    let used = session
-        .devices
-        .iter()
-        .flat_map(DeviceFile::descriptors)
-        .map(AsRawFd::as_raw_fd)
-        .chain([session.hypervisor.as_raw_fd()])
-        .chain(session.prepared.iter().flat_map(Prepared::descriptors));
+fn alone<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<Counted, VmError> {
+    let mut runs = within(vec![session], jail, &[libc::STDOUT_FILENO], &mut |_, _| true)?;
+    runs.pop().ok_or_else(|| VmError::Config("there is nothing to run".to_owned()))
+}
+
+/// `keeps` are the descriptors that stay besides the sessions' own.
+fn within<'a>(
+    sessions: Vec<Session<'a>>,
+    jail: Jail<'a>,
+    keeps: &[RawFd],
+    goes_on: &mut dyn FnMut(usize, &Report) -> bool,
+) -> Result<Vec<Counted>, VmError> {
+    let of_session = |session: &Session<'_>| {
+        let files = session.devices.iter().flat_map(DeviceFile::descriptors).map(AsRawFd::as_raw_fd);
+        let machine = session.prepared.iter().flat_map(Prepared::descriptors);
+        files.chain(session.platform.descriptor()).chain(machine).collect::<Vec<_>>()
+    };
+    let used = sessions.iter().flat_map(of_session);
     jail.leave_behind(used.chain(keeps.iter().copied()).collect());
-    Session { jail: Some(jail), ..session }.run()
+    series::run(sessions, Some(jail), goes_on)
 }
 
-fn encode(result: Result<Report, VmError>) -> Vec<u8> {
+fn encode(result: Result<Counted, VmError>) -> Vec<u8> {
     let (kind, bytes) = match result {
-        Ok(report) => {
+        Ok((report, effort)) => {
             let lines = report.warnings().join("\n").into_bytes();
-            (REPORT, [&lines[..], &[END_OF_WARNINGS], &report.area()].concat())
+            (REPORT, [&effort.to_bytes()[..], &lines, &[END_OF_WARNINGS], &report.area()].concat())
         }
         Err(VmError::Unavailable(sentence)) => (UNAVAILABLE, sentence.into_bytes()),
         Err(error) => {

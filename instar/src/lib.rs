@@ -3,8 +3,10 @@
 pub mod apart;
 pub mod cli;
 pub mod devices;
+pub mod effort;
 pub mod files;
 pub mod jail;
+pub mod series;
 pub mod session;
 pub mod text;
 pub mod vm;

@@ -17,9 +17,11 @@ use instar_abi::report::{
 };
 use instar_abi::wire::Wire;
 
-use crate::devices::{Backend, Bus, Effects, Flushing};
+use crate::devices::{Backend, Bus, Counters, Effects, Flushing};
+use crate::effort::Effort;
 use crate::jail::Jail;
-use crate::vm::{GuestRam, Hypervisor, Prepared, VmError};
+use crate::series;
+use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 
 /// How long a guest may run without a request where nobody says otherwise.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -51,8 +53,8 @@ impl<'a> GuestProgram<'a> {
     ///
     /// # Errors
     /// As [`Prepared::new`].
-    pub fn prepare(self, hypervisor: &Hypervisor, memory_bytes: u64) -> Result<Prepared, VmError> {
-        Prepared::new(hypervisor, self.elf, memory_bytes)
+    pub fn prepare(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
+        Prepared::new(platform, self.elf, memory_bytes)
     }
 
     /// Another program, for tests: an ELF file, and the length of its report between header and payload.
@@ -111,8 +113,8 @@ pub trait Guest {
 
 /// Everything that one run needs.
 pub struct Session<'a> {
-    /// KVM.
-    pub hypervisor: &'a Hypervisor,
+    /// What it runs on.
+    pub platform: &'a Platform,
     /// What runs.
     pub program: GuestProgram<'a>,
     /// The devices.
@@ -140,13 +142,13 @@ impl<'a> Session<'a> {
     /// A session with the default memory and limit, and without progress.
     #[must_use]
     pub fn new(
-        hypervisor: &'a Hypervisor,
+        platform: &'a Platform,
         program: GuestProgram<'a>,
         devices: &'a [DeviceFile<'a>],
         job: &'a [u8],
     ) -> Self {
         Self {
-            hypervisor,
+            platform,
             program,
             devices,
             job,
@@ -165,54 +167,74 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Every way to end without a report that can be read.
     pub fn run(self) -> Result<Report, VmError> {
+        self.run_counted().map(|(report, _)| report)
+    }
+
+    /// As [`Session::run`], and what it took.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_counted(mut self) -> Result<(Report, Effort), VmError> {
+        let jail = self.jail.take();
+        let mut runs = series::run(vec![self], jail, &mut |_, _| true)?;
+        runs.pop().ok_or_else(|| VmError::Config("there is nothing to run".to_owned()))
+    }
+
+    /// The files as devices.
+    pub(crate) fn backends(&self) -> Result<Vec<Backend<'a>>, VmError> {
+        let files: Arc<[&'a File]> = self.devices.iter().map(|device| device.file).collect();
+        let backend = |device: &DeviceFile<'a>| {
+            let backend = Backend::new(device.file, device.writable)?;
+            let backend = backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing);
+            Ok(backend.rehearsed_on(device.scratch, &files))
+        };
+        let backends = self.devices.iter().map(backend).collect::<std::io::Result<Vec<_>>>();
+        backends.map_err(|error| VmError::setup("looking at a file", error))
+    }
+
+    /// The machine, with its job; where there is a jail, one that is held as that demands.
+    pub(crate) fn machine(&mut self, jail: Option<&Jail<'_>>) -> Result<Vm, VmError> {
         if self.job.len() as u64 > JOB_BYTES {
             return Err(VmError::Config(format!("a job of {} bytes is too long", self.job.len())));
         }
-        let files: Arc<[&File]> = self.devices.iter().map(|device| device.file).collect();
-        let backends = self
-            .devices
-            .iter()
-            .map(|device| {
-                let backend = Backend::new(device.file, device.writable)?;
-                let backend = backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing);
-                Ok(backend.rehearsed_on(device.scratch, &files))
-            })
-            .collect::<std::io::Result<Vec<_>>>()
-            .map_err(|error| VmError::setup("looking at a file", error))?;
-        let device_count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
+        let prepared = match self.prepared.take().filter(|machine| machine.memory_bytes() == self.memory_bytes) {
+            Some(machine) => machine,
+            None => self.program.prepare(self.platform, self.memory_bytes)?,
+        };
+        if let Some(jail) = jail {
+            jail.demand(prepared.layers()).map_err(VmError::Unavailable)?;
+        }
+        let device_count = u32::try_from(self.devices.len()).unwrap_or(u32::MAX);
+        let vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;
+        vm.ram().write_low(JOB_START, self.job)?;
+        Ok(vm)
+    }
+
+    /// Runs the guest of a machine on its devices, which are given back.
+    pub(crate) fn carry_out<'f>(
+        self,
+        vm: &mut Vm,
+        backends: Vec<Backend<'f>>,
+        watchdog: &mut Watchdog,
+    ) -> Result<(Report, Vec<Backend<'f>>, Counters), VmError> {
         let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
         let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
         let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
-        let prepared = match self.prepared.filter(|machine| machine.memory_bytes() == self.memory_bytes) {
-            Some(machine) => machine,
-            None => self.program.prepare(self.hypervisor, self.memory_bytes)?,
-        };
-        let mut vm = prepared.complete(self.hypervisor, device_count, self.has_ciphers)?;
-        vm.ram().write_low(JOB_START, self.job)?;
         bus.publish(vm.ram())?;
-        let mut warnings = Vec::new();
-        let mut before_start = || {
-            if let Some(jail) = &self.jail {
-                warnings = jail.close().map_err(VmError::Unavailable)?.warnings();
-            }
-            Ok(())
-        };
-        vm.run(&mut bus, self.limit, &mut before_start, &mut |ram| {
-            meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
+        vm.run(Run {
+            bus: &mut bus,
+            watchdog,
+            after_request: &mut |ram| {
+                meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
+            },
         })?;
+        let (backends, counters) = bus.into_parts();
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
-        let report = Report::read(area, self.program.report_bytes);
-        let report = report.map(|report| Report { effects: bus.effects(), warnings, ..report });
+        let effects = backends.iter().map(Backend::effects).collect();
+        let report = Report { effects, ..Report::read(area, self.program.report_bytes)? };
         // The machine may live on for a while, and there may be secrets in its job.
         vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
-        if self.jail.is_some() {
-            std::mem::forget(vm);
-            return report;
-        }
-        // The kernel takes its time to take a machine apart, and the next session need not wait for that. Without a thread
-        // it happens here: a closure that is not run is dropped, and the machine with it.
-        drop(std::thread::Builder::new().spawn(move || drop(vm)));
-        report
+        Ok((report, backends, counters))
     }
 }
 
@@ -258,8 +280,8 @@ pub struct Report {
     header: ReportHeader,
     body: Vec<u8>,
     payload_start: usize,
-    effects: Vec<Effects>,
     warnings: Vec<String>,
+    effects: Vec<Effects>,
 }
 
 impl Report {
@@ -306,6 +328,12 @@ impl Report {
         Self { warnings, ..self }
     }
 
+    /// What was rehearsed, for each device of the session; unless that has run elsewhere.
+    #[must_use]
+    pub fn effects(&self) -> &[Effects] {
+        &self.effects
+    }
+
     /// A sentence for each layer of the jail that did not hold while the guest ran. Of a worker process, and hostile.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
@@ -332,12 +360,6 @@ impl Report {
     pub fn text(&self) -> String {
         let length = (self.header.text_length_bytes as usize).min(MAX_TEXT_BYTES);
         String::from_utf8_lossy(&self.header.text[..length]).into_owned()
-    }
-
-    /// What was rehearsed, for each device of the session; unless that has run elsewhere.
-    #[must_use]
-    pub fn effects(&self) -> &[Effects] {
-        &self.effects
     }
 
     /// The operation's report, to be decoded with [`Wire::get`]. All zeros if the guest did not get so far.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Ended, Folder};
+use common::{Ended, Folder, finish};
 
 #[track_caller]
 fn usage(arguments: &[&str], prefix: &str, text: &str) {
@@ -167,6 +167,21 @@ fn rebase_checks_its_options_in_the_known_order() {
     let ended = folder.run(&["rebase", "-p", "-u", "a"]);
     let stderr = "instar: Could not open 'a': Could not open 'a': No such file or directory\n".to_owned();
     assert_eq!(ended, Ended { status: Some(1), stdout: "    (0.00/100%)\r\n".to_owned(), stderr });
+}
+
+#[test]
+fn only_known_kinds_of_sandbox_can_be_chosen() {
+    let folder = Folder::new();
+    folder.file("plain", b"");
+    for command in ["commit", "info", "rebase"] {
+        folder.fails(
+            &[command, "--sandbox", "gvisor\x1b[1m", "plain"],
+            "instar: --sandbox expects 'kvm' or 'process', not 'gvisor\\x1b[1m'",
+        );
+        let ended = finish(folder.instar(&[command, "plain"]).env("INSTAR_SANDBOX", "KVM"));
+        let stderr = "instar: INSTAR_SANDBOX expects 'kvm' or 'process', not 'KVM'\n".to_owned();
+        assert_eq!(ended, Ended { status: Some(1), stdout: String::new(), stderr });
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! A guest program that attacks the host: each attack ends in a clear error, in time, and no file changes.
 //!
-//! Every guest runs as the product's guests do: in a jail, here one around a process of its own.
+//! Every guest runs as the product's guests do: in a jail, here one around a process of its own; once on KVM, and once in the
+//! sandbox that needs none, where the trial's name ends in `_in_a_process`.
 //!
 //! Builds the guest program `hostile` itself, unless INSTAR_HOSTILE_GUEST names one that was built before. Where KVM
-//! cannot be used every test fails, unless INSTAR_TEST_WITHOUT_KVM=1 says that this is known: then each is listed as
+//! cannot be used every test on it fails, unless INSTAR_TEST_WITHOUT_KVM=1 says that this is known: then each is listed as
 //! ignored and the reason is printed.
 
 use std::fs::{self, File};
@@ -11,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use instar::apart;
-use instar::jail::{Jail, Purpose};
+use instar::jail::{Jail, Purpose, Runner};
 use instar::session::{DeviceFile, GuestProgram, Session};
-use instar::vm::{Hypervisor, VmError};
+use instar::vm::{Hypervisor, Platform, VmError};
 use instar_abi::job::{ABI_VERSION, JOB_MAGIC, JobHeader};
 use instar_abi::wire::Wire;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -42,12 +43,13 @@ const ATTACKS: &[(&str, u32, &str)] = &[
     ("read_below_control_page", 16, FAULT), ("write_page_of_absent_device", 17, FAULT),
     ("execute_device_page", 18, FAULT), ("execute_job", 19, FAULT), ("overflow_stack", 20, FAULT),
     ("exhaust_heap", 21, "memory allocation of"), ("spin", 22, STUCK),
-    ("spin_with_pause", 23, STUCK),
+    ("spin_with_pause", 23, STUCK), ("call_vsyscall", 24, FAULT),
     ("write_port", 30, FAULT), ("read_port", 31, FAULT), ("halt", 32, FAULT), ("system_call", 33, FAULT),
     ("software_interrupt", 34, FAULT), ("undefined_instruction", 35, FAULT), ("load_page_table_register", 36, FAULT),
     ("write_model_register", 37, FAULT), ("disable_interrupts", 38, FAULT), ("breakpoint", 39, FAULT),
     ("divide_by_zero", 40, FAULT), ("load_interrupt_table", 41, FAULT), ("return_to_no_segment", 44, FAULT),
-    ("return_from_no_interrupt", 45, FAULT),
+    ("return_from_no_interrupt", 45, FAULT), ("enter_32_bit_code", 46, FAULT), ("enter_system", 47, FAULT),
+    ("single_step", 48, FAULT),
 
     ("doorbell_before_attach", 100, "a doorbell rang before its device was ready"),
     ("attach_in_page_tables", 101, REACH), ("attach_at_the_end_of_addresses", 102, REACH),
@@ -104,22 +106,34 @@ fn main() {
             eprintln!("skipped {name}: INSTAR_TEST_WITHOUT_KVM=1, and: {error}");
         }
     }
-    let program = match hypervisor {
-        Err(error) => Err(format!("{error} Set INSTAR_TEST_WITHOUT_KVM=1 where that is known.")),
-        Ok(_) if arguments.list => Ok(Vec::new()),
-        Ok(_) => build(),
-    };
-    let attacks = ATTACKS.iter().map(|(name, number, expected)| {
-        let program = program.clone();
-        let trial = move || attack(&program.map_err(Failed::from)?, name, *number, expected);
-        Trial::test(*name, trial).with_ignored_flag(skip)
+    let program = if arguments.list { Ok(Vec::new()) } else { build() };
+    let kvm_missing =
+        hypervisor.err().map(|error| format!("{error} Set INSTAR_TEST_WITHOUT_KVM=1 where that is known."));
+    let trials = [Runner::Kvm, Runner::Process].into_iter().flat_map(|runner| {
+        let (program, missing) = match runner {
+            Runner::Kvm => (kvm_missing.clone().map_or_else(|| program.clone(), Err), skip),
+            Runner::Process => (program.clone(), false),
+        };
+        let title = move |name: &str| match runner {
+            Runner::Kvm => name.to_owned(),
+            Runner::Process => format!("{name}_in_a_process"),
+        };
+        let attacks = ATTACKS.iter().map({
+            let program = program.clone();
+            move |(name, number, expected)| {
+                let program = program.clone();
+                let trial = move || attack(&program.map_err(Failed::from)?, runner, name, *number, expected);
+                Trial::test(title(name), trial).with_ignored_flag(missing)
+            }
+        });
+        let honest = HONEST.iter().map(move |(name, number)| {
+            let program = program.clone();
+            let trial = move || honest(&program.map_err(Failed::from)?, runner, *number);
+            Trial::test(title(name), trial).with_ignored_flag(missing)
+        });
+        attacks.chain(honest).collect::<Vec<_>>()
     });
-    let honest = HONEST.iter().map(|(name, number)| {
-        let program = program.clone();
-        let trial = move || honest(&program.map_err(Failed::from)?, *number);
-        Trial::test(*name, trial).with_ignored_flag(skip)
-    });
-    libtest_mimic::run(&arguments, attacks.chain(honest).collect()).exit();
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
 fn build() -> Result<Vec<u8>, String> {
@@ -147,15 +161,21 @@ impl Scene {
         Ok(Self { _dir: dir, read_only, writable })
     }
 
-    fn run(&self, program: &[u8], number: u32, limit: Option<Duration>) -> Result<Result<(), VmError>, Failed> {
-        let hypervisor = Hypervisor::open()?;
+    fn run(
+        &self,
+        program: &[u8],
+        runner: Runner,
+        number: u32,
+        limit: Option<Duration>,
+    ) -> Result<Result<(), VmError>, Failed> {
+        let platform = Platform::open(runner)?;
         let read_only = File::open(&self.read_only)?;
         let writable = File::options().read(true).write(true).open(&self.writable)?;
         let devices = [DeviceFile::new(&read_only, false), DeviceFile::new(&writable, true)];
         let mut job = vec![0; 16 << 10];
         JobHeader { magic: JOB_MAGIC, abi_version: ABI_VERSION, operation: number, device_count: 2, layer_count: 1 }
             .put(&mut job);
-        let mut session = Session::new(&hypervisor, GuestProgram::from_elf(program, 0), &devices, &job);
+        let mut session = Session::new(&platform, GuestProgram::from_elf(program, 0), &devices, &job);
         session.limit = limit.unwrap_or(session.limit);
         let jail = Jail { purpose: Purpose::Writing, ..Jail::default() };
         Ok(apart::run(session, jail, || ()).map(drop))
@@ -166,11 +186,11 @@ fn contents(seed: u8) -> Vec<u8> {
     (0..40_000u32).map(|at| seed.wrapping_add((at % 251).to_le_bytes()[0])).collect()
 }
 
-fn attack(program: &[u8], name: &str, number: u32, expected: &str) -> Result<(), Failed> {
+fn attack(program: &[u8], runner: Runner, name: &str, number: u32, expected: &str) -> Result<(), Failed> {
     let scene = Scene::new()?;
     let limit = (expected == STUCK).then_some(LIMIT);
     let start = Instant::now();
-    let result = scene.run(program, number, limit)?;
+    let result = scene.run(program, runner, number, limit)?;
     let took = start.elapsed();
     let Err(error) = result else { return Err(format!("{name} ended in a report").into()) };
     let text = error.to_string();
@@ -188,9 +208,9 @@ fn attack(program: &[u8], name: &str, number: u32, expected: &str) -> Result<(),
     Ok(())
 }
 
-fn honest(program: &[u8], number: u32) -> Result<(), Failed> {
+fn honest(program: &[u8], runner: Runner, number: u32) -> Result<(), Failed> {
     let scene = Scene::new()?;
-    scene.run(program, number, None)?.map_err(|error| Failed::from(error.to_string()))?;
+    scene.run(program, runner, number, None)?.map_err(|error| Failed::from(error.to_string()))?;
     if fs::read(&scene.read_only)? != contents(3) {
         return Err("an honest program changed a read-only file".into());
     }

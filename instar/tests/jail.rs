@@ -9,6 +9,10 @@ mod common;
 mod image;
 #[path = "common/kvm.rs"]
 mod kvm;
+#[path = "common/operations.rs"]
+mod operations;
+#[path = "common/program.rs"]
+mod program;
 #[path = "common/scattered.rs"]
 mod scattered;
 #[path = "common/trace.rs"]
@@ -21,77 +25,41 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use common::{Ended, Folder};
-use image::{CLUSTER_BYTES, qcow2};
+use image::qcow2;
 use instar::apart;
-use instar::jail::calls::{CALLS, Seen};
+use instar::jail::calls::{CALLS, Call, KVM_CALLS, Seen, TRACER_CALLS};
 use instar::jail::worker;
-use instar::jail::{Jail, Purpose};
+use instar::jail::{Jail, Purpose, Runner};
 use instar::session::{DeviceFile, GuestProgram, Session};
-use instar::vm::Hypervisor;
+use instar::vm::Platform;
 use kvm::without_kvm;
 use nix::sys::wait::WaitStatus;
-use scattered::{Backing, Disk, Numbers};
+use operations::{OPERATIONS, folder};
+use program::program;
+use scattered::Disk;
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
     apply_filter,
 };
 use trace::Trace;
 
-/// A folder with chains of every kind that an operation needs.
-fn folder() -> Folder {
-    let folder = Folder::new();
-    folder.file("base.qcow2", &qcow2(0x11, "", ""));
-    folder.file("other.qcow2", &qcow2(0x12, "", ""));
-    for name in ["a.qcow2", "b.qcow2", "c.qcow2", "d.qcow2", "e.qcow2", "f.qcow2", "g.qcow2", "deleted.qcow2"] {
-        folder.file(name, &qcow2(0x22, "base.qcow2", "qcow2"));
-    }
-    folder.file("broken.qcow2", b"QFI\xfb\0\0\0\x03");
-    // 8 MiB in one piece, on a raw base that is too short for it: threads copy, and the base grows.
-    let large = Disk::full(128);
-    for name in ["large.qcow2", "slow.qcow2"] {
-        folder.file(name, &large.as_ordered_qcow2(&Backing::Named("raw", "raw")));
-    }
-    folder.file("raw", &[7; 4096]);
-    // The same on a qcow2 base, which grows cluster by cluster.
-    folder.file("growing.qcow2", &large.as_ordered_qcow2(&Backing::Named("empty.qcow2", "qcow2")));
-    folder.file("empty.qcow2", &Disk::scattered(128, 0, &mut Numbers(1)).as_ordered_qcow2(&Backing::None));
-    let mut zeros = qcow2(0x22, "disk", "raw");
-    // The second entry of the L2 table: reads as zeros.
-    zeros[4 * CLUSTER_BYTES + 15] = 1;
-    folder.file("zeros.qcow2", &zeros);
-    folder.file("disk", &[8; 64 * CLUSTER_BYTES]);
-    folder
-}
-
-/// Every operation.
-const OPERATIONS: &[&[&str]] = &[
-    &["info", "a.qcow2"],
-    &["info", "broken.qcow2"],
-    &["info", "--backing-chain", "a.qcow2"],
-    &["plan", "commit", "large.qcow2"],
-    &["plan", "commit", "zeros.qcow2"],
-    &["plan", "rebase", "-c", "-b", "other.qcow2", "-F", "qcow2", "a.qcow2"],
-    &["commit", "-p", "a.qcow2"],
-    &["commit", "-t", "directsync", "b.qcow2"],
-    &["commit", "-t", "writethrough", "--progress=json", "c.qcow2"],
-    &["commit", "-d", "-r", "10M", "slow.qcow2"],
-    &["commit", "large.qcow2"],
-    &["commit", "growing.qcow2"],
-    &["commit", "zeros.qcow2"],
-    &["commit", "--delete-overlay", "deleted.qcow2"],
-    &["commit", "broken.qcow2"],
-    &["rebase", "-b", "other.qcow2", "-F", "qcow2", "-p", "d.qcow2"],
-    &["rebase", "-b", "", "e.qcow2"],
-    &["rebase", "-u", "-b", "other.qcow2", "-F", "qcow2", "f.qcow2"],
-    &["rebase", "-c", "-b", "other.qcow2", "-F", "qcow2", "g.qcow2"],
-    &["rebase", "-b", "nothing.qcow2", "-F", "qcow2", "zeros.qcow2"],
-];
-
 #[test]
 fn every_call_on_the_list_is_made_and_no_other() {
     if without_kvm("every_call_on_the_list_is_made_and_no_other") {
         return;
     }
+    let faulting = "a_guest_that_faults_is_reported";
+    compare_calls("kvm", &[CALLS, KVM_CALLS].concat(), faulting);
+}
+
+#[test]
+fn every_call_on_the_tracers_list_is_made_and_no_other() {
+    let faulting = "a_guest_that_faults_in_a_process_is_reported";
+    compare_calls("process", &[CALLS, TRACER_CALLS].concat(), faulting);
+}
+
+/// Runs every operation in a kind of sandbox, and compares the calls that are made in a jail with those that are listed.
+fn compare_calls(sandbox: &str, listed: &[Call], faulting: &str) {
     let folder = folder();
     let mut made = BTreeMap::new();
     let mut note = |title: String, trace: Trace| {
@@ -100,19 +68,20 @@ fn every_call_on_the_list_is_made_and_no_other() {
     };
     for operation in OPERATIONS {
         let mut command = folder.instar(operation);
+        command.env("INSTAR_SANDBOX", sandbox);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         note(operation.join(" "), trace::run(&mut command));
     }
-    note("commit on a terminal".to_owned(), on_terminal(&folder));
-    let mut faulting = Command::new(std::env::current_exe().expect("this program"));
-    faulting.args(["--exact", "a_guest_that_faults_is_reported"]).stdout(Stdio::null());
-    note("a guest that faults".to_owned(), trace::run(&mut faulting));
+    note("commit on a terminal".to_owned(), on_terminal(&folder, sandbox));
+    let mut fault = Command::new(std::env::current_exe().expect("this program"));
+    fault.args(["--exact", faulting]).stdout(Stdio::null());
+    note("a guest that faults".to_owned(), trace::run(&mut fault));
 
     for ((number, arguments), title) in &made {
-        let allowed = CALLS.iter().any(|call| call.allows(*number, arguments));
+        let allowed = listed.iter().any(|call| call.allows(*number, arguments));
         assert!(allowed, "{title} makes call {number} with {arguments:x?}, which is not on the list");
     }
-    let unused: Vec<String> = CALLS
+    let unused: Vec<String> = listed
         .iter()
         .filter(|call| call.seen == Seen::Everywhere)
         .filter(|call| !made.keys().any(|(number, arguments)| call.allows(*number, arguments)))
@@ -122,10 +91,11 @@ fn every_call_on_the_list_is_made_and_no_other() {
 }
 
 /// A commit whose standard output is a terminal.
-fn on_terminal(folder: &Folder) -> Trace {
+fn on_terminal(folder: &Folder, sandbox: &str) -> Trace {
     folder.file("terminal.qcow2", &qcow2(0x22, "base.qcow2", "qcow2"));
     let terminal = nix::pty::openpty(None, None).expect("a terminal");
     let mut command = folder.instar(&["commit", "-p", "terminal.qcow2"]);
+    command.env("INSTAR_SANDBOX", sandbox);
     command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::from(terminal.slave)).stderr(Stdio::null());
     trace::run(&mut command)
 }
@@ -171,39 +141,38 @@ fn only_what_the_operation_needs_is_open() {
     assert_eq!(others(&trace.open[2]), [&machine[..], &["w /dev/null", "w pipe:"]].concat(), "{:?}", trace.open);
 }
 
-/// A guest whose first instruction is one that ring 3 must not use.
-fn guest_that_halts() -> Vec<u8> {
-    const HALT: u8 = 0xf4;
-    let start = instar_abi::memory::PROGRAM_START.to_le_bytes();
-    let mut program = vec![HALT; 0x200];
-    program[..120].fill(0);
-    program[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    (program[16], program[18], program[32], program[54], program[56]) = (2, 62, 64, 56, 1);
-    program[24..32].copy_from_slice(&(instar_abi::memory::PROGRAM_START + 0x100).to_le_bytes());
-    (program[64], program[68]) = (1, 5);
-    program[80..88].copy_from_slice(&start);
-    program[96..104].copy_from_slice(&0x200u64.to_le_bytes());
-    program[104..112].copy_from_slice(&0x200u64.to_le_bytes());
-    program
-}
+/// An instruction that ring 3 must not use.
+const HALT: u8 = 0xf4;
 
 #[test]
 fn a_guest_that_faults_is_reported() {
     if without_kvm("a_guest_that_faults_is_reported") {
         return;
     }
-    let program = guest_that_halts();
-    let hypervisor = Hypervisor::open().expect("KVM");
+    faults_on(Runner::Kvm);
+}
+
+#[test]
+fn a_guest_that_faults_in_a_process_is_reported() {
+    faults_on(Runner::Process);
+}
+
+fn faults_on(runner: Runner) {
+    let program = program(&[HALT]);
+    let platform = Platform::open(runner).expect("a sandbox");
     let file = tempfile::tempfile().expect("a file");
     let devices = [DeviceFile::new(&file, false)];
-    let session = Session::new(&hypervisor, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
+    let session = Session::new(&platform, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
     let error = apart::run(session, Jail::default(), || ()).expect_err("no report").to_string();
     assert!(error.starts_with("the sandbox stopped: the guest program did what it may not do"), "{error}");
 }
 
 /// What happens to a worker that does this behind the closed jail.
 fn behind_the_jail(purpose: Purpose<'_>, deed: impl FnOnce() -> i64) -> Result<String, String> {
-    let jail = Jail { purpose, ..Jail::default() };
+    behind(Jail { purpose, ..Jail::default() }, deed)
+}
+
+fn behind(jail: Jail<'_>, deed: impl FnOnce() -> i64) -> Result<String, String> {
     let work = || {
         jail.close().expect("nothing is demanded");
         let result = deed();
@@ -261,6 +230,32 @@ fn what_is_not_on_the_list_ends_the_process() {
     assert!(behind_the_jail(Purpose::Looking, write).expect_err("pwrite64").ends_with("(SIGSYS)"));
     assert_eq!(behind_the_jail(Purpose::Writing, write).as_deref(), Ok("1 0"));
     assert_eq!(behind_the_jail(Purpose::Writing, || 7).as_deref(), Ok("7 0"));
+}
+
+#[test]
+fn a_tracer_makes_no_other_request() {
+    let jail = Jail { runner: Runner::Process, ..Jail::default() };
+    let request = |number: u32| call(libc::SYS_ptrace, [i64::from(number), 1, 0, 0, 0, 0]);
+    let not_traced = format!("-1 {}", libc::ESRCH);
+    // Let it go on with its calls, read and write its memory, let it go, take another process.
+    let others = [
+        libc::PTRACE_CONT,
+        libc::PTRACE_SYSCALL,
+        libc::PTRACE_PEEKDATA,
+        libc::PTRACE_POKEDATA,
+        libc::PTRACE_DETACH,
+        libc::PTRACE_ATTACH,
+        libc::PTRACE_SEIZE,
+    ];
+    for number in others {
+        let error = behind(jail, || request(number)).expect_err("another request");
+        assert!(error.ends_with("that is not on its list (SIGSYS)"), "{number:#x}: {error}");
+    }
+    // Of this one there is nothing to fear: process 1 is not its child.
+    assert_eq!(behind(jail, || request(libc::PTRACE_GETREGS)), Ok(not_traced));
+    // Whoever traces a guest has no use for KVM.
+    let kvm = behind(jail, || call(libc::SYS_ioctl, [3, 0xae80, 0, 0, 0, 0])).expect_err("a request of KVM's");
+    assert!(kvm.ends_with("that is not on its list (SIGSYS)"), "{kvm}");
 }
 
 /// Does something in a thread, and its child processes, for which the kernel lacks some calls.
@@ -394,7 +389,11 @@ fn the_version_says_what_holds_here() {
     for arguments in [["--version", "--verbose"], ["-v", "-V"]] {
         let ended = folder.run(&arguments);
         let names: Vec<&str> = ended.stdout.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
-        assert_eq!((ended.status, names), (Some(0), vec!["KVM", "no_new_privs", "landlock", "seccomp"]), "{ended:?}");
+        assert_eq!(
+            (ended.status, names),
+            (Some(0), vec!["KVM", "process", "no_new_privs", "landlock", "seccomp"]),
+            "{ended:?}"
+        );
         assert!(ended.stdout.starts_with(&short.stdout), "{}", ended.stdout);
     }
 }

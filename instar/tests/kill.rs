@@ -39,8 +39,9 @@ const LOOK_EVERY: usize = 4;
 fn main() {
     let arguments = Arguments::from_args();
     let trials = vec![
-        Trial::test("a_killed_commit_into_a_raw_base_can_be_finished", || killed("raw")),
-        Trial::test("a_killed_commit_into_a_qcow2_base_can_be_finished", || killed("qcow2")),
+        Trial::test("a_killed_commit_into_a_raw_base_can_be_finished", || killed("raw", "kvm")),
+        Trial::test("a_killed_commit_into_a_qcow2_base_can_be_finished", || killed("qcow2", "kvm")),
+        Trial::test("a_killed_commit_without_kvm_can_be_finished", || killed("qcow2", "process")),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -48,6 +49,7 @@ fn main() {
 /// The images as they were made, and what the base shows when they are merged.
 struct Scene {
     directory: tempfile::TempDir,
+    sandbox: &'static str,
     base_format: &'static str,
     base: Vec<u8>,
     overlay: Vec<u8>,
@@ -55,14 +57,14 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(base_format: &'static str) -> Result<Self, Failed> {
+    fn new(base_format: &'static str, sandbox: &'static str) -> Result<Self, Failed> {
         let mut numbers = Numbers(7);
         let base = Disk::scattered(DISK_CLUSTERS, 25, &mut numbers);
         let overlay = Disk::scattered(DISK_CLUSTERS, 30, &mut numbers);
         let merged = overlay.over(&base).bytes();
         let base = if base_format == "raw" { base.bytes() } else { base.as_qcow2(&Backing::None, &mut numbers) };
         let overlay = overlay.as_qcow2(&Backing::Named("base", base_format), &mut numbers);
-        Ok(Self { directory: tempfile::tempdir()?, base_format, base, overlay, merged })
+        Ok(Self { directory: tempfile::tempdir()?, sandbox, base_format, base, overlay, merged })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -77,7 +79,7 @@ impl Scene {
 
     fn commit(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_instar"));
-        command.args(["commit", "overlay"]).current_dir(self.directory.path());
+        command.args(["commit", "--sandbox", self.sandbox, "overlay"]).current_dir(self.directory.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -143,15 +145,15 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
-fn killed(base_format: &'static str) -> Result<(), Failed> {
-    if kvm::without_kvm("kill") {
+fn killed(base_format: &'static str, sandbox: &'static str) -> Result<(), Failed> {
+    if sandbox == "kvm" && kvm::without_kvm("kill") {
         return Ok(());
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| u64::from(time.subsec_nanos()));
     let seed = setting("INSTAR_KILL_SEED").unwrap_or(now).max(1);
     let all_runs = setting("INSTAR_KILL_RUNS").and_then(|runs| usize::try_from(runs).ok()).unwrap_or(DEFAULT_RUNS);
     let runs = all_runs.div_ceil(2);
-    let scene = Scene::new(base_format)?;
+    let scene = Scene::new(base_format, sandbox)?;
 
     // What an undisturbed commit does, and how long it takes.
     let mut times = Vec::new();
@@ -181,7 +183,7 @@ fn killed(base_format: &'static str) -> Result<(), Failed> {
         }
     }
     eprintln!(
-        "{base_format}: {struck} of {runs} commits were killed before their end; an undisturbed one takes {takes:?}"
+        "{base_format}, {sandbox}: {struck} of {runs} commits were killed before their end; an undisturbed one takes {takes:?}"
     );
     if struck * 4 < runs { Err(format!("only {struck} of {runs} commits were killed").into()) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ mod image;
 #[path = "common/kvm.rs"]
 mod kvm;
 
-use common::Folder;
+use common::{Folder, finish};
 use image::{CLUSTER_BYTES, DISK_BYTES, qcow2};
 use kvm::without_kvm;
 
@@ -34,12 +34,13 @@ fn every_command(image: &'static str) -> Vec<Vec<&'static str>> {
     ]
 }
 
-/// No command follows `name`, which `image` records, and none shows a byte of the secret, whatever it prints.
+/// No command follows `name`, which `image` records, and none shows a byte of the secret, whatever it prints and whatever guests
+/// run on.
 #[track_caller]
 fn refused_by_all(folder: &Folder, image: &'static str, commands: &[Vec<&str>], name: &str) {
-    for command in commands {
+    for (command, sandbox) in commands.iter().flat_map(|command| [(command, "kvm"), (command, "process")]) {
         let before = std::fs::read(folder.path().join("etc/passwd")).expect("readable");
-        let ended = folder.run(command);
+        let ended = finish(folder.instar(command).env("INSTAR_SANDBOX", sandbox));
         let words = format!("The image names '{name}', which is outside of the directories that may be used");
         assert_eq!((ended.status, &*ended.stdout), (Some(1), ""), "{command:?} on {image}: {ended:?}");
         assert!(ended.stderr.contains(&words) && !ended.stderr.contains("secret"), "{command:?}: {}", ended.stderr);

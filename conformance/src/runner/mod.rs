@@ -11,7 +11,7 @@ mod qemu_img;
 pub use inprocess::InProcess;
 pub(crate) use process::collect;
 pub use process::{RunOutput, run};
-pub use product::Product;
+pub use product::{Product, Sandbox};
 pub use qemu_img::QemuImg;
 
 use crate::case::Case;

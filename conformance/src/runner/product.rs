@@ -12,14 +12,34 @@ use std::process::Command;
 #[derive(Clone, Debug)]
 pub struct Product {
     binary: PathBuf,
+    sandbox: Sandbox,
+}
+
+/// Which of its sandboxes the product uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// The one that it uses if nobody says otherwise.
+    Kvm,
+    /// The one that needs no KVM.
+    Process,
 }
 
 impl Product {
+    /// The same product with another of its sandboxes.
+    #[must_use]
+    pub fn in_sandbox(self, sandbox: Sandbox) -> Self {
+        Self { sandbox, ..self }
+    }
+
     /// Takes the binary of INSTAR_BIN or builds it in the same profile as this test.
     pub fn find() -> Result<Self, String> {
+        Self::find_binary().map(|binary| Self { binary, sandbox: Sandbox::Kvm })
+    }
+
+    fn find_binary() -> Result<PathBuf, String> {
         if let Some(path) = std::env::var_os("INSTAR_BIN") {
             let binary = PathBuf::from(path).canonicalize().map_err(|e| format!("INSTAR_BIN: {e}"))?;
-            return Ok(Self { binary });
+            return Ok(binary);
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
@@ -33,7 +53,7 @@ impl Product {
             return Err(format!("cargo build -p instar failed:\n{}", String::from_utf8_lossy(&output.stderr)));
         }
         let binary = String::from_utf8_lossy(&output.stdout).lines().rev().find_map(executable);
-        binary.map(|binary| Self { binary }).ok_or_else(|| "cargo build -p instar named no executable".into())
+        binary.ok_or_else(|| "cargo build -p instar named no executable".into())
     }
 
     /// Path of the binary.
@@ -61,6 +81,10 @@ impl Product {
         let mut command = Command::new(&self.binary);
         // qemu-img follows every name that an image records; the private folder is all that a fixture can mean.
         command.arg0("instar").current_dir(folder).env("INSTAR_ALLOW_DIRS", folder).env("LC_ALL", "C");
+        match self.sandbox {
+            Sandbox::Kvm => command.env_remove("INSTAR_SANDBOX"),
+            Sandbox::Process => command.env("INSTAR_SANDBOX", "process"),
+        };
         command
     }
 }
@@ -88,7 +112,15 @@ impl Program for Product {
         run(command.arg(file), TIME_LIMIT)
     }
 
+    fn is_shown_to_qemu_img(&self) -> bool {
+        self.sandbox == Sandbox::Kvm
+    }
+
     fn describe(&self, case: &Case) -> String {
-        format!("cargo test -p conformance --test {}_baseline_matrix -- --exact {}", case.op.word(), case.name)
+        let test = match self.sandbox {
+            Sandbox::Kvm => format!("{}_baseline_matrix", case.op.word()),
+            Sandbox::Process => "process_matrix".to_owned(),
+        };
+        format!("cargo test -p conformance --test {test} -- --exact {}", case.name)
     }
 }

@@ -73,6 +73,15 @@ pub mod commit_flag {
     pub const EMPTY_OVERLAY: u32 = 1;
     /// The base's format was found by probing, not recorded and not given.
     pub const BASE_FORMAT_PROBED: u32 = 2;
+    /// Stop when the base is durable; the overlay is looked at as if it was to be emptied, but stays as it is.
+    pub const COPY_ONLY: u32 = 4;
+    /// Write nothing: compare what the base shows with what the layers above it hold.
+    pub const COMPARE_ONLY: u32 = 8;
+    /// Empty the overlay and write nothing else: the base holds everything.
+    pub const EMPTY_ONLY: u32 = 16;
+    /// Write nothing: report, as [`crate::report::DigestItem`]s, what the base shows in those of its clusters that are going to
+    /// be written, beside what the layers above hold there. With [`COMPARE_ONLY`] the same is reported.
+    pub const DIGEST_ONLY: u32 = 32;
 }
 
 /// `RebaseJob::flags`.
@@ -81,6 +90,14 @@ pub mod rebase_flag {
     pub const UNSAFE: u32 = 1;
     /// Store compressed what the overlay receives.
     pub const COMPRESS: u32 = 2;
+    /// Write nothing: report what the overlay shows over the old chain, as [`crate::report::DigestItem`]s.
+    pub const DIGEST_OLD: u32 = 4;
+    /// Carry over what would be lost, read it back before tables show it, and stop before the header changes.
+    pub const COPY_ONLY: u32 = 8;
+    /// Write nothing: report what the overlay shows over the new chain.
+    pub const DIGEST_NEW: u32 = 16;
+    /// Change the header and nothing else: the overlay holds what it needs.
+    pub const HEADER_ONLY: u32 = 32;
 }
 
 wire_struct! {

@@ -168,6 +168,22 @@ wire_struct! {
     }
 }
 
+/// The most [`DigestItem`]s in a report.
+pub const MAX_DIGESTS: u64 = 32768;
+
+wire_struct! {
+    /// What a part of the disk shows. The payload of a job that was asked for digests is a sequence of these, in the order of
+    /// the disk, for all parts in which the job could change something that it should not.
+    pub struct DigestItem {
+        /// First byte of the part.
+        pub guest_offset: u64,
+        /// Length of the part in bytes.
+        pub length_bytes: u64,
+        /// SHA-256 of the blocks of 4096 bytes that are not all zero, each behind its offset.
+        pub digest: [u8; 32],
+    }
+}
+
 wire_struct! {
     /// What info reports of one image; the payload behind it holds a sequence of [`PayloadItem`]s.
     pub struct InfoReport {

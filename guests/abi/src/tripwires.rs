@@ -33,6 +33,7 @@ pin! {
     report::MapCell::SIZE_BYTES => 24, "the host cuts the payload by this";
     report::InfoReport::SIZE_BYTES => 4 * 4 + 3 * 8 + 4 * 4 + 2 * 1024 + 16, "the payload starts right behind it";
     report::RepairItem::SIZE_BYTES => 32, "the host cuts the payload by this";
+    report::DigestItem::SIZE_BYTES => 48, "the host cuts the payload by this";
     report::PayloadItem::SIZE_BYTES => 8, "the host walks the payload by these offsets";
     report::SnapshotItem::SIZE_BYTES => 40, "the host walks the payload by these offsets";
     report::BitmapItem::SIZE_BYTES => 16, "the host walks the payload by these offsets";
@@ -67,6 +68,15 @@ pin! {
     job::device_flag::WRITABLE => 1, "the guest must know which devices refuse writes";
     job::rebase_flag::UNSAFE => 1, "a safe rebase taken for an unsafe one loses data";
     job::rebase_flag::COMPRESS => 2, "the host says what the user wants by this number";
+    job::rebase_flag::DIGEST_OLD => 4, "a job that was to write nothing would write";
+    job::rebase_flag::COPY_ONLY => 8, "the header would change before anybody has verified what was copied";
+    job::rebase_flag::DIGEST_NEW => 16, "a job that was to write nothing would write";
+    job::rebase_flag::HEADER_ONLY => 32, "the work would be done twice, or the header not changed";
+    job::commit_flag::COPY_ONLY => 4, "the overlay would be emptied before anybody has verified what was copied";
+    job::commit_flag::COMPARE_ONLY => 8, "a job that was to write nothing would write";
+    job::commit_flag::EMPTY_ONLY => 16, "the work would be done twice, or the overlay not emptied";
+    job::commit_flag::DIGEST_ONLY => 32, "a job that was to write nothing would write";
+    report::MAX_DIGESTS => 32768, "as many fit into the report";
     report::repair_kind::REFCOUNT => 1, "the host words what was corrected by this number";
     report::repair_kind::L1_FLAG => 2, "the host words what was corrected by this number";
     report::repair_kind::L2_FLAG => 3, "the host words what was corrected by this number";

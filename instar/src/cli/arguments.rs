@@ -41,14 +41,14 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether nothing may run where a layer of the jail is missing.
-    pub(super) fn requires_jail(&self) -> bool {
+    /// How a guest is to be held.
+    pub(super) fn jail(&self) -> &JailArguments {
         match self {
-            Self::Commit(arguments) => arguments.jail.required,
-            Self::Doctor(arguments) => arguments.jail.required,
-            Self::Info(arguments) => arguments.jail.required,
-            Self::Rebase(arguments) => arguments.jail.required,
-            Self::Plan(arguments) => arguments.requires_jail(),
+            Self::Commit(arguments) => &arguments.jail,
+            Self::Doctor(arguments) => &arguments.jail,
+            Self::Info(arguments) => &arguments.jail,
+            Self::Rebase(arguments) => &arguments.jail,
+            Self::Plan(arguments) => arguments.jail(),
         }
     }
 }
@@ -89,6 +89,22 @@ pub struct JailArguments {
     /// Fail where the system lacks a layer of the jail (no_new_privs, landlock, seccomp), rather than do without it
     #[arg(long = "require-jail")]
     pub required: bool,
+    /// What the guest program runs on: kvm (default), or process, where there is no /dev/kvm; a process is the weaker sandbox
+    /// (also INSTAR_SANDBOX)
+    #[arg(long = "sandbox", value_name = "KIND", allow_hyphen_values = true)]
+    pub sandbox: Option<OsString>,
+}
+
+/// What is done and told besides.
+#[derive(Debug, Args)]
+pub struct CareArguments {
+    /// Read the result again in a fresh sandbox, from the disk, and compare it, before FILE is emptied or names another
+    /// backing file
+    #[arg(long = "verify")]
+    pub verify: bool,
+    /// Tell what it took: exits, requests, bytes and times; on standard error, or in the JSON output
+    #[arg(long = "stats")]
+    pub stats: bool,
 }
 
 /// What `commit` is asked for.
@@ -134,6 +150,8 @@ pub struct CommitArguments {
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
     #[command(flatten)]
+    pub care: CareArguments,
+    #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]
     pub jail: JailArguments,
@@ -169,6 +187,9 @@ pub struct InfoArguments {
     /// Print what qemu-img of this version prints, such as 8.2.0
     #[arg(long = "qemu-version", value_name = "V", allow_hyphen_values = true)]
     pub qemu_version: Option<OsString>,
+    /// Tell what it took on standard error: exits, requests, bytes and times
+    #[arg(long = "stats")]
+    pub stats: bool,
     #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]
@@ -213,6 +234,8 @@ pub struct RebaseArguments {
     /// Form of the result: human or json
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
+    #[command(flatten)]
+    pub care: CareArguments,
     #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]

@@ -12,12 +12,12 @@ use zeroize::Zeroizing;
 
 use super::arguments::CommitArguments;
 use super::cache::CacheMode;
-use super::commit_checks::{Afterwards, check_siblings, warn_of_snapshots};
+use super::commit_checks::{Afterwards, check_siblings, warn_of_probed_raw, warn_of_snapshots};
 use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::meter::{Meter, Style};
 use super::operand::{gate_options, one_file, open};
-use super::output::{Form, complain, print};
+use super::output::{Form, print};
 use super::plan::{self, Moves, PlanOptions, Subject, Wishes};
 use super::progress::ProgressWish;
 use super::rate;
@@ -25,6 +25,9 @@ use super::repairs;
 use super::room;
 use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
+use super::stage::run_jobs;
+use super::stats::Stats;
+use super::verdict::{AFTERWARDS, COPYING, Verdict};
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -44,6 +47,7 @@ pub(super) fn run(
     plan: Option<&PlanOptions>,
     sandbox: &mut impl Sandbox,
 ) -> Result<(), Failure> {
+    let stats = Stats::begin(arguments.care.stats);
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let rate = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
     let style = Style::choose(COMMAND, arguments.progress.as_deref(), arguments.show_progress, arguments.quiet)?;
@@ -79,12 +83,17 @@ pub(super) fn run(
         chain.make_writable(0)?;
     }
     let removal = (afterwards == Afterwards::Delete).then(|| chain.prepare_removal()).transpose()?;
-    let how = How { empties, flushing: cache.flushing, bytes_per_second: rate, removal: removal.as_ref() };
-    if let Some(plan) = plan {
-        let wishes = Wishes { options: plan, form, is_quiet: arguments.quiet };
-        return chain.plan(&how, &wishes, sandbox);
+    let how = How {
+        empties,
+        verifies: arguments.care.verify,
+        flushing: cache.flushing,
+        bytes_per_second: rate,
+        removal: removal.as_ref(),
+    };
+    if let Some(options) = plan {
+        return chain.plan(how, &Wishes { options, form, is_quiet: arguments.quiet }, sandbox);
     }
-    chain.check_room(&how, sandbox)?;
+    room::check(&chain.layers, chain.base, || chain.whole_job(&how), sandbox)?;
     let report = chain.merge(&how, meter, sandbox)?;
     if let Some(removal) = &removal {
         chain.delete_overlay(removal)?;
@@ -93,8 +102,18 @@ pub(super) fn run(
         return Ok(());
     }
     match form {
-        Form::Human => print(b"Image committed.\n"),
-        Form::Json => print(chain.as_json(&report, afterwards == Afterwards::Delete).as_bytes()),
+        Form::Human => print(b"Image committed.\n").map(|()| stats.tell(sandbox.efforts())),
+        Form::Json => {
+            let mut more = Vec::new();
+            if afterwards == Afterwards::Delete {
+                more.push(("overlay_deleted", "true".to_owned()));
+            }
+            if how.verifies {
+                more.push(("verified", "true".to_owned()));
+            }
+            more.extend(stats.as_json(sandbox.efforts()).map(|stats| ("stats", stats)));
+            print(chain.as_json(&report, more).as_bytes())
+        }
     }
 }
 
@@ -102,6 +121,8 @@ pub(super) fn run(
 #[derive(Default)]
 struct How<'a> {
     empties: bool,
+    /// The base is read again and compared before the overlay changes.
+    verifies: bool,
     flushing: Flushing,
     bytes_per_second: u64,
     /// What is done with the overlay afterwards.
@@ -211,67 +232,96 @@ impl Chain {
         self.layers[layer].files_mut().try_for_each(|file| file.make_writable().map_err(Failure::File))
     }
 
-    /// The job, and the devices that it is about.
-    fn job<'a>(&'a self, how: &How<'a>) -> (Devices<'a>, Zeroizing<Vec<u8>>) {
+    fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
+        let jobs = self.jobs(how);
+        let mut on_progress = |done, total| progress.update(done, total);
+        let mut verdict = Verdict::default();
+        let mut goes_on = |index, answer: &Answer| {
+            answer.error().is_none() && (!how.verifies || verdict.goes_on(index, &answer.payload))
+        };
+        let memory_bytes = memory_bytes(&self.layers);
+        let answers = run_jobs(sandbox, operation::COMMIT, &jobs, memory_bytes, &mut on_progress, &mut goes_on)
+            .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
+        let copying = answers.get(if how.verifies { COPYING } else { 0 });
+        copying.into_iter().for_each(|answer| repairs::tell(&self.layers, &answer.payload));
+        if let Some(part) = verdict.changed {
+            // The overlay holds nothing there that could be written again.
+            let hint =
+                ", but shows that, too. Check the disk and restore the base before it is used or committed to again";
+            return Err(self.verification_failure(self.base, part.to_string().as_bytes(), hint));
+        }
+        let Some(last) = answers.last() else {
+            return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("there is none".to_owned()) });
+        };
+        if let Some(error) = last.error() {
+            let is_verifying = how.verifies && answers.len() == AFTERWARDS + 1;
+            return Err(if is_verifying {
+                let hint = " and still reads as before: check the disk, then run the same command again";
+                self.verification_failure(error.layer, &error.text, hint)
+            } else {
+                self.failure(error)
+            });
+        }
+        progress.finish();
+        if last.operation.len() < CommitReport::SIZE_BYTES {
+            return Err(self.cut_off());
+        }
+        Ok(CommitReport::get(&last.operation))
+    }
+
+    /// The jobs that make up the commit: all in one; or a look at what must not change, copying, comparing, and what the overlay
+    /// may forget. Each may write to what it has to change, and to nothing else.
+    fn jobs<'a>(&'a self, how: &How<'a>) -> Vec<(Devices<'a>, CommitJob)> {
         // An overlay that was not closed properly is repaired, whatever becomes of it.
-        let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
-        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
-            .with_secrets(&self.secrets)
-            .flushed(how.flushing)
-            .limited_to(how.bytes_per_second)
-            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
+        let is_dirty = self.layers[0].summary.flags & info_flag::DIRTY != 0;
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
             flags |= commit_flag::BASE_FORMAT_PROBED;
         }
         let base_layer = u32::try_from(self.base).unwrap_or(u32::MAX);
-        let job = devices.job(operation::COMMIT, &CommitJob { base_layer, flags });
+        let job = |own_flags, writes_base, writes_overlay| {
+            let devices = Devices::chain(&self.layers, |index| {
+                (writes_base && index == self.base) || (writes_overlay && index == 0)
+            })
+            .with_secrets(&self.secrets)
+            .flushed(how.flushing)
+            .limited_to(how.bytes_per_second)
+            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
+            (devices, CommitJob { base_layer, flags: flags | own_flags })
+        };
+        if !how.verifies {
+            return vec![job(0, true, how.empties || is_dirty)];
+        }
+        let emptying = how.empties.then(|| job(commit_flag::EMPTY_ONLY, false, true));
+        let digesting = job(commit_flag::DIGEST_ONLY, false, false);
+        let copying = job(commit_flag::COPY_ONLY, true, is_dirty);
+        let comparing = job(commit_flag::COMPARE_ONLY, false, false);
+        [digesting, copying, comparing].into_iter().chain(emptying).collect()
+    }
+
+    /// The one job that does it all, whether or not it is going to be verified.
+    fn whole_job<'a>(&'a self, how: &How<'a>) -> (Devices<'a>, Zeroizing<Vec<u8>>) {
+        let mut jobs = self.jobs(&How { verifies: false, ..*how });
+        let (devices, part) = jobs.swap_remove(0);
+        let job = devices.job(operation::COMMIT, &part);
         (devices, job)
     }
 
-    fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
-        let (devices, job) = self.job(how);
-        let mut on_progress = |done, total| progress.update(done, total);
-        let memory_bytes = memory_bytes(&self.layers);
-        let answer = sandbox
-            .run(operation::COMMIT, &devices, &job, memory_bytes, Some(&mut on_progress))
-            .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
-        repairs::tell(&self.layers, &answer.payload);
-        if let Some(error) = answer.error() {
-            return Err(self.failure(error));
-        }
-        progress.finish();
-        self.report(&answer)
-    }
-
-    fn report(&self, answer: &Answer) -> Result<CommitReport, Failure> {
-        if answer.operation.len() < CommitReport::SIZE_BYTES {
-            return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) });
-        }
-        Ok(CommitReport::get(&answer.operation))
-    }
-
     /// Says what merging would do.
-    fn plan(&self, how: &How<'_>, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
-        let (devices, job) = self.job(how);
+    fn plan(&self, how: How<'_>, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        let (devices, job) = self.whole_job(&how);
         let rehearsed = plan::rehearse(&self.layers, operation::COMMIT, &devices, &job, sandbox)?;
         if let Some(error) = rehearsed.answer.error() {
             return Err(self.failure(error));
         }
-        let report = self.report(&rehearsed.answer)?;
         let subject = Subject { command: COMMAND, layers: &self.layers, target: self.base };
-        let moves = Moves {
-            bytes: report.bytes_committed,
-            clusters: report.clusters_committed,
-            cleared_clusters: report.overlay_clusters_cleared,
-            deletes_overlay: how.removal.is_some(),
-        };
+        let moves = Moves::of_commit(&rehearsed.answer, how.removal.is_some());
+        let moves = moves.ok_or_else(|| self.cut_off())?;
         plan::show(&subject, &moves, &rehearsed, wishes, &devices, sandbox)
     }
 
-    /// Refuses what cannot fit on the base's file system.
-    fn check_room(&self, how: &How<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
-        room::check(&self.layers, self.base, || self.job(how), sandbox)
+    fn cut_off(&self) -> Failure {
+        Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) }
     }
 
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
@@ -314,7 +364,14 @@ impl Chain {
         }
     }
 
-    fn as_json(&self, report: &CommitReport, deleted: bool) -> String {
+    /// What the fresh sandbox found when it read the base again, and what is to be done.
+    fn verification_failure(&self, layer: usize, text: &[u8], hint: &str) -> Failure {
+        let text =
+            [b"Verification failed: ", text, b"; '", &self.name(0), b"' was not changed", hint.as_bytes()].concat();
+        Failure::Image { image: self.name(layer), text }
+    }
+
+    fn as_json(&self, report: &CommitReport, more: Vec<(&str, String)>) -> String {
         let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
         let format = |layer: usize| driver::name(self.layers[layer].summary.format).unwrap_or("unknown");
         let members = [
@@ -326,22 +383,12 @@ impl Chain {
             ("bytes_committed", report.bytes_committed.to_string()),
             ("overlay_clusters_cleared", report.overlay_clusters_cleared.to_string()),
         ];
-        let deleted = deleted.then(|| ("overlay_deleted", "true".to_owned()));
         let lines: Vec<String> =
-            members.iter().chain(&deleted).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
+            members.iter().chain(&more).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 }
 
-/// Warns as qemu-img does of an image that is opened for writing and was taken for raw.
-pub(super) fn warn_of_probed_raw(image: &[u8]) {
-    complain(&format!(
-        "WARNING: Image format was not specified for '{}' and probing guessed raw.\n         \
-         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n         \
-         Specify the 'raw' format explicitly to remove the restrictions.",
-        Printable(image)
-    ));
-}
-
 #[cfg(test)]
+#[path = "commit_tests.rs"]
 mod tests;

@@ -127,3 +127,13 @@ pub(super) fn check_siblings(
     }
     Ok(())
 }
+
+/// Warns as qemu-img does of an image that is opened for writing and was taken for raw.
+pub(super) fn warn_of_probed_raw(image: &[u8]) {
+    complain(&format!(
+        "WARNING: Image format was not specified for '{}' and probing guessed raw.\n         \
+         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n         \
+         Specify the 'raw' format explicitly to remove the restrictions.",
+        Printable(image)
+    ));
+}

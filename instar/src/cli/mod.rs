@@ -18,9 +18,13 @@ mod rate;
 mod rebase;
 mod repairs;
 mod room;
+mod runner;
 mod sandbox;
 mod secret;
+mod stage;
+mod stats;
 mod usage;
+mod verdict;
 mod version;
 
 use std::ffi::OsString;
@@ -33,12 +37,12 @@ pub use error::Failure;
 pub use rebase::RebaseFailure;
 
 use crate::session::Guest;
-use sandbox::{KvmSandbox, Sandbox, StandIn};
+use sandbox::{LocalSandbox, Sandbox, StandIn};
 
 /// Runs the program with its arguments, the program's own name first, and says how it ended.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    ExitCode::from(run_in(&arguments, &mut KvmSandbox::default()))
+    ExitCode::from(run_in(&arguments, &mut LocalSandbox::default()))
 }
 
 /// How a command ended that [`run_with`] has run.
@@ -77,7 +81,9 @@ fn dispatch(arguments: &[OsString], sandbox: &mut impl Sandbox) -> Result<(), Fa
         Err(error) if version::is_wanted_in_full(&error, arguments) => return version::print_in_full(&error),
         Err(error) => return usage::failure(&error, arguments).map_or_else(|help| output::print(help.as_bytes()), Err),
     };
-    if parsed.command.requires_jail() {
+    let jail = parsed.command.jail();
+    sandbox.run_on(runner::choose(jail.sandbox.as_deref())?);
+    if jail.required {
         sandbox.require_jail();
     }
     match parsed.command {

@@ -1,5 +1,7 @@
 //! The seam to the sandbox: a job goes in, an answer comes out, and what the answer says becomes the host's own terms.
 
+use std::cell::RefCell;
+
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
 use instar_abi::report::{InfoReport, MAX_TEXT_BYTES, ReportHeader, error_kind, info_flag, outcome};
@@ -8,14 +10,16 @@ use instar_abi::wire::Wire;
 use super::info::{BadReport, ImageInfo};
 use super::job::Devices;
 use super::output::complain;
+use super::stage::Stage;
+use super::stats::Run;
 use crate::apart;
 use crate::devices::Effects;
 use crate::files::chain::{Finding, Inspect, Summary};
 use crate::files::{Cause, ImageFile, open_again_for_reading, system_text};
 use crate::jail::worker::Leaving;
-use crate::jail::{self, Jail, Purpose};
+use crate::jail::{self, Jail, Purpose, Runner};
 use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session};
-use crate::vm::{Hypervisor, Prepared, VmError};
+use crate::vm::{Platform, Prepared, VmError};
 
 /// What a guest program answered. Hostile, as all that comes from there.
 #[derive(Clone, Debug)]
@@ -101,6 +105,29 @@ pub(super) trait Sandbox {
         progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError>;
 
+    /// Runs several jobs on the same files, one after the other, until `goes_on` says no to an answer, counted from 0.
+    ///
+    /// # Errors
+    /// Every way in which one of them ends without an answer.
+    fn run_all(
+        &mut self,
+        stages: &[Stage<'_>],
+        memory_bytes: u64,
+        progress: OnProgress<'_>,
+        goes_on: &mut dyn FnMut(usize, &Answer) -> bool,
+    ) -> Result<Vec<Answer>, VmError> {
+        let mut answers = Vec::with_capacity(stages.len());
+        for (index, stage) in stages.iter().enumerate() {
+            let answer = self.run(stage.operation, stage.devices, stage.job, memory_bytes, Some(&mut *progress))?;
+            let goes_on = goes_on(index, &answer);
+            answers.push(answer);
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(answers)
+    }
+
     /// Rehearses a job: every file stays as it is, and what would be done to it is told.
     ///
     /// # Errors
@@ -112,25 +139,34 @@ pub(super) trait Sandbox {
         _job: &[u8],
         _memory_bytes: u64,
     ) -> Result<Rehearsed, VmError> {
-        Err(VmError::Config("a rehearsal needs the virtual machine".to_owned()))
+        Err(VmError::Config("a rehearsal needs the sandbox itself".to_owned()))
+    }
+
+    /// What every run so far took, in their order; empty where nobody counts.
+    fn efforts(&self) -> &[Run] {
+        &[]
     }
 
     /// Says which job will come after those that look at images.
     fn expect(&mut self, _operation: u32) {}
 
+    /// From now on guests run on this.
+    fn run_on(&mut self, _runner: Runner) {}
+
     /// From now on nothing runs where a layer of the jail is missing.
     fn require_jail(&mut self) {}
 }
 
-/// The sandbox on this machine's KVM, which is opened when the first job comes.
+/// The sandbox on this machine, which is opened when the first job comes.
 ///
 /// An image is looked at in a worker process that has nothing but that image, read-only, and no lock of it; several can come
 /// one after the other, and the files that they lead to are opened between them. The job that writes is the last of a command
-/// and has all files open: it runs in this process, which is jailed from then on. So nobody is left that could still write
-/// when this process is killed.
+/// and has all files open: it runs in this process, which is jailed from then on, and so do those that verify it, each with a
+/// machine of its own that was made before. So nobody is left that could still write when this process is killed.
 #[derive(Default)]
-pub(super) struct KvmSandbox {
-    hypervisor: Option<Hypervisor>,
+pub(super) struct LocalSandbox {
+    runner: Runner,
+    platform: Option<Platform>,
     /// The job that will come last, until a machine is prepared for it.
     expected: Option<u32>,
     /// A machine for the job that will come last, made while the first image was looked at.
@@ -139,9 +175,10 @@ pub(super) struct KvmSandbox {
     leaving: Vec<Leaving>,
     /// What has been said of a jail that is not whole; one command says it once.
     warned: Vec<String>,
+    efforts: Vec<Run>,
 }
 
-impl KvmSandbox {
+impl LocalSandbox {
     /// Tells which layers of the jail did not hold while a report was made.
     fn warn(&mut self, report: &Report) {
         for warning in report.warnings() {
@@ -157,66 +194,86 @@ impl KvmSandbox {
         let files = devices.files().iter().map(|device| open_again_for_reading(device.file));
         let files = files.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
         let files: Vec<DeviceFile<'_>> = files.iter().map(|file| DeviceFile::new(file, false)).collect();
-        let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole };
-        let hypervisor = open_once(&mut self.hypervisor)?;
-        let session = Session { memory_bytes, ..Session::new(hypervisor, program(operation::INFO)?, &files, job) };
+        let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
+        let session = Session { memory_bytes, ..Session::new(platform, program(operation::INFO)?, &files, job) };
         let (expected, prepared) = (self.expected.take(), &mut self.prepared);
-        let prepare = || {
-            // What fails here fails again, and is told, when the machine is needed.
-            let program = expected.and_then(GuestProgram::embedded);
-            *prepared = prepared.take().or(program.and_then(|it| it.prepare(hypervisor, DEFAULT_MEMORY_BYTES).ok()));
-        };
-        let (report, leaving) = apart::run(session, jail, prepare)?;
+        let prepare_expected = || *prepared = prepared.take().or(prepare(platform, expected));
+        let ((report, effort), leaving) = apart::run(session, jail, prepare_expected)?;
         self.leaving.push(leaving);
+        self.efforts.push((operation::INFO, effort));
         Ok(report)
     }
+}
+
+/// Makes a machine for an operation that is expected. What fails here fails again, and is told, when the machine is needed.
+fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
+    expected.and_then(GuestProgram::embedded)?.prepare(platform, DEFAULT_MEMORY_BYTES).ok()
 }
 
 fn program(job_operation: u32) -> Result<GuestProgram<'static>, VmError> {
     GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))
 }
 
-fn open_once(hypervisor: &mut Option<Hypervisor>) -> Result<&Hypervisor, VmError> {
-    Ok(match hypervisor {
-        Some(hypervisor) => hypervisor,
+fn open_once(platform: &mut Option<Platform>, runner: Runner) -> Result<&Platform, VmError> {
+    Ok(match platform {
+        Some(platform) => platform,
         none => {
-            jail::prepare();
-            none.insert(Hypervisor::open()?)
+            jail::prepare(runner);
+            none.insert(Platform::open(runner)?)
         }
     })
 }
 
-impl Sandbox for KvmSandbox {
+impl Sandbox for LocalSandbox {
     fn run(
         &mut self,
         job_operation: u32,
         devices: &Devices<'_>,
         job: &[u8],
         memory_bytes: u64,
-        mut progress: Option<OnProgress<'_>>,
+        progress: Option<OnProgress<'_>>,
     ) -> Result<Answer, VmError> {
-        let mut relay = |done, total| {
-            if let Some(progress) = &mut progress {
-                progress(done, total);
-            }
-        };
-        let report = if job_operation == operation::INFO {
-            self.look(job, devices, memory_bytes)?
-        } else {
-            let jail = Jail { purpose: devices.purpose(), must_be_whole: self.jail_must_be_whole };
-            let hypervisor = open_once(&mut self.hypervisor)?;
-            let session = Session {
+        if job_operation == operation::INFO {
+            let report = self.look(job, devices, memory_bytes)?;
+            self.warn(&report);
+            return Ok(Answer::from(report));
+        }
+        let stage = Stage::new(job_operation, devices, job, false);
+        let mut answers = self.run_all(&[stage], memory_bytes, progress.unwrap_or(&mut |_, _| ()), &mut |_, _| true)?;
+        answers.pop().ok_or_else(|| VmError::Config("there is nothing to run".to_owned()))
+    }
+
+    fn run_all(
+        &mut self,
+        stages: &[Stage<'_>],
+        memory_bytes: u64,
+        progress: OnProgress<'_>,
+        goes_on: &mut dyn FnMut(usize, &Answer) -> bool,
+    ) -> Result<Vec<Answer>, VmError> {
+        let purpose = stages.first().map_or_else(Purpose::default, |stage| stage.devices.purpose());
+        let jail = Jail { purpose, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
+        // All stages tell the same listener.
+        let progress = RefCell::new(progress);
+        let mut relays: Vec<_> = stages.iter().map(|_| |done, total| (*progress.borrow_mut())(done, total)).collect();
+        let sessions = stages.iter().zip(&mut relays).map(|(stage, relay)| {
+            Ok(Session {
                 memory_bytes,
                 prepared: self.prepared.take(),
-                has_ciphers: devices.has_secrets(),
-                bytes_per_second: devices.bytes_per_second(),
-                progress: Some(&mut relay),
-                ..Session::new(hypervisor, program(job_operation)?, devices.files(), job)
-            };
-            apart::confined(session, jail)?
-        };
-        self.warn(&report);
-        Ok(Answer::from(report))
+                has_ciphers: stage.has_ciphers,
+                bytes_per_second: stage.devices.bytes_per_second(),
+                progress: Some(relay),
+                ..Session::new(platform, program(stage.operation)?, stage.devices.files(), stage.job)
+            })
+        });
+        let sessions = sessions.collect::<Result<Vec<_>, VmError>>()?;
+        let mut goes_on = |index, report: &Report| goes_on(index, &Answer::from(report.clone()));
+        let done = apart::confined(sessions, jail, &mut goes_on)?;
+        let (reports, efforts): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+        reports.iter().for_each(|report| self.warn(report));
+        self.efforts.extend(stages.iter().map(|stage| stage.operation).zip(efforts));
+        Ok(reports.into_iter().map(Answer::from).collect())
     }
 
     fn rehearse(
@@ -240,21 +297,34 @@ impl Sandbox for KvmSandbox {
                 ..DeviceFile::new(file, device.writable)
             })
             .collect();
-        let jail = Jail { purpose: Purpose::Rehearsing, must_be_whole: self.jail_must_be_whole };
-        let hypervisor = open_once(&mut self.hypervisor)?;
+        let jail = Jail { purpose: Purpose::Rehearsing, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
         let session = Session {
             memory_bytes,
             has_ciphers: devices.has_secrets(),
-            ..Session::new(hypervisor, program(job_operation)?, &files, job)
+            ..Session::new(platform, program(job_operation)?, &files, job)
         };
-        let (report, effects, leaving) = apart::rehearse(session, jail)?;
+        let ((report, effort), effects, leaving) = apart::rehearse(session, jail)?;
         self.leaving.push(leaving);
+        self.efforts.push((job_operation, effort));
         self.warn(&report);
         Ok(Rehearsed { answer: Answer::from(report), effects })
     }
 
+    fn efforts(&self) -> &[Run] {
+        &self.efforts
+    }
+
     fn expect(&mut self, operation: u32) {
         self.expected = Some(operation);
+        // A process starts as a copy of this one, which has no image open yet.
+        if let (Runner::Process, Ok(platform)) = (self.runner, open_once(&mut self.platform, self.runner)) {
+            self.prepared = prepare(platform, self.expected.take());
+        }
+    }
+
+    fn run_on(&mut self, runner: Runner) {
+        self.runner = runner;
     }
 
     fn require_jail(&mut self) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLockWriteGuard};
 
-use rustix::fs::{FallocateFlags, FileType, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FileType, SeekFrom};
 use vm_memory::VolatileSlice;
 
 use super::direct::{Bounce, DirectFile};
@@ -131,6 +131,21 @@ impl<'a> Backend<'a> {
     #[must_use]
     pub fn writable(&self) -> bool {
         self.writable
+    }
+
+    /// Gives the file to another job, which may write to it or not. What the last job has written is then on the disk, and is
+    /// read from there by one that may not write: no page of the file stays in the cache where the system can do without.
+    ///
+    /// # Errors
+    /// The system's, if it cannot make everything durable.
+    pub fn hand_over(&mut self, writable: bool) -> io::Result<()> {
+        if self.writable && !writable {
+            self.flush()?;
+            // Advice that is not taken costs nothing.
+            let _ = rustix::fs::fadvise(self.file, 0, None, Advice::DontNeed);
+        }
+        self.writable = writable;
+        Ok(())
     }
 
     /// Current length in bytes.
@@ -292,7 +307,7 @@ impl<'a> Backend<'a> {
             None => volatile_io::read_at(self.file, target, offset)?,
             Some(direct) => read_direct(direct, target, offset)?,
         };
-        zero_slice(target, count)
+        super::zero::fill(target, count)
     }
 
     /// Writes guest memory to `offset`; the file grows as needed.
@@ -380,16 +395,4 @@ fn read_direct(direct: &DirectFile<'_>, target: &VolatileSlice<'_>, offset: u64)
 
 fn fault() -> io::Error {
     io::Error::from_raw_os_error(libc::EFAULT)
-}
-
-fn zero_slice(target: &VolatileSlice<'_>, from: usize) -> io::Result<()> {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let mut at = from;
-    while at < target.len() {
-        let rest = target.offset(at).map_err(|_| fault())?;
-        let count = rest.len().min(ZEROS.len());
-        rest.copy_from(&ZEROS[..count]);
-        at += count;
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ mod backend;
 mod bus;
 mod compare;
 mod copy;
+mod counters;
 mod direct;
 mod executor;
 mod file_system;
@@ -23,4 +24,5 @@ mod tests;
 
 pub use backend::{Backend, Flushing};
 pub use bus::Bus;
+pub use counters::Counters;
 pub use rehearsal::{Effects, data_bytes, obstacle};

@@ -3,6 +3,7 @@
 use std::io;
 
 use rustix::fs::FallocateFlags;
+use vm_memory::VolatileSlice;
 
 use super::backend::{Backend, retry};
 
@@ -94,4 +95,16 @@ fn punch(target: &Backend<'_>, offset: u64, length: u64, way: FallocateFlags) ->
 
 fn unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV | libc::EPERM))
+}
+
+/// Fills guest memory with zeros, from a place in it on.
+pub(super) fn fill(target: &VolatileSlice<'_>, from: usize) -> io::Result<()> {
+    let mut at = from;
+    while at < target.len() {
+        let rest = target.offset(at).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+        let count = rest.len().min(ZEROS.len());
+        rest.copy_from(&ZEROS[..count]);
+        at += count;
+    }
+    Ok(())
 }

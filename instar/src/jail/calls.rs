@@ -1,9 +1,14 @@
-//! The system calls that a jailed process can make: all others end it. What is opened, listened to, connected, executed or
-//! traced has no entry, and neither has memory that can be executed.
+//! The system calls that a jailed process can make: all others end it. What is opened, listened to, connected or executed has no
+//! entry, and neither has memory that can be executed. One list holds for all jails, one more for each kind of sandbox that a
+//! guest can run in.
 //!
-//! The test `jail` runs every operation and compares this list with the calls that were made, both ways.
+//! The test `jail` runs every operation and compares these lists with the calls that were made, both ways.
 
+use instar_abi::memory::MAX_MEMORY_BYTES;
 use libc::c_long;
+
+/// Where the addresses of a process end.
+pub(crate) const ADDRESSES_END: u64 = (1 << 47) - 4096;
 
 /// An entry of the list.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +93,11 @@ const fn lacks(argument: u8, mask: u32) -> Condition {
     Condition { argument, test: Test::Lacks(mask) }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "conditions look at the lower half alone")]
+const fn low_half(value: u64) -> u32 {
+    value as u32
+}
+
 const fn call(
     name: &'static str,
     number: c_long,
@@ -103,6 +113,20 @@ const fn call(
 const KVM_RUN: u32 = 0xae80;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
 const KVM_GET_SREGS: u32 = 0x8138_ae83;
+/// Numbers of the requests that the run loop makes of a guest's process (linux/ptrace.h, asm/ptrace-abi.h).
+pub(crate) const PTRACE_SYSEMU: u32 = 31;
+/// See above.
+pub(crate) const PTRACE_GETREGS: u32 = 12;
+/// See above.
+pub(crate) const PTRACE_SETREGS: u32 = 13;
+/// See above.
+pub(crate) const PTRACE_GETSIGINFO: u32 = 0x4202;
+/// See above.
+pub(crate) const PTRACE_KILL: u32 = 8;
+/// Where a guest's memory ends at the latest, and so the first address that its process gives back.
+const MEMORY_END: u32 = low_half(MAX_MEMORY_BYTES);
+/// How much it gives back from there on.
+const REST: u32 = low_half(ADDRESSES_END - MAX_MEMORY_BYTES);
 /// Numbers of requests to terminals (asm-generic/ioctls.h).
 const TCGETS: u32 = 0x5401;
 const TIOCGWINSZ: u32 = 0x5413;
@@ -132,15 +156,39 @@ const THREAD: u32 = (libc::CLONE_VM
     .unsigned_abs();
 const MUSL_THREAD: u32 = THREAD | libc::CLONE_DETACHED.unsigned_abs();
 
-/// The list.
+/// What is called besides where a guest runs on KVM.
 #[rustfmt::skip]
-pub const CALLS: &[Call] = &[
-    // The guest.
+pub const KVM_CALLS: &[Call] = &[
     call("ioctl", libc::SYS_ioctl, &[is(1, KVM_RUN)], All, Everywhere, "runs the guest"),
     call("ioctl", libc::SYS_ioctl, &[is(1, KVM_GET_REGS)], All, Everywhere, "says at which instruction a guest did what it may not do"),
     call("ioctl", libc::SYS_ioctl, &[is(1, KVM_GET_SREGS)], All, Everywhere, "says at which address a guest did what it may not do"),
-    call("rt_sigreturn", libc::SYS_rt_sigreturn, &[], All, Everywhere, "ends the watchdog's signal handler, and the one that asks for progress"),
     call("timer_delete", libc::SYS_timer_delete, &[], All, Everywhere, "ends the watchdog"),
+];
+
+/// What is called besides where a guest runs in a process.
+#[rustfmt::skip]
+pub const TRACER_CALLS: &[Call] = &[
+    call("ptrace", libc::SYS_ptrace, &[is(0, PTRACE_SYSEMU)], All, Everywhere, "runs the guest, without any call that it makes"),
+    call("ptrace", libc::SYS_ptrace, &[is(0, PTRACE_GETREGS)], All, Everywhere, "reads what the guest writes to a device, and where it stands"),
+    call("ptrace", libc::SYS_ptrace, &[is(0, PTRACE_GETSIGINFO)], All, Everywhere, "says which address the guest wanted"),
+    call("ptrace", libc::SYS_ptrace, &[is(0, PTRACE_SETREGS)], All, Everywhere, "answers the guest, which goes on behind its instruction"),
+    call("ptrace", libc::SYS_ptrace, &[is(0, PTRACE_KILL)], All, Everywhere, "ends the guest"),
+    call("wait4", libc::SYS_wait4, &[], All, Everywhere, "waits for the guest"),
+];
+
+/// What the guest's process itself calls between its own filter and the guest's first instruction. Both do nothing when they are
+/// made once more.
+#[rustfmt::skip]
+pub const GUEST_CALLS: &[Call] = &[
+    call("close", libc::SYS_close, &[is(0, 0)], All, Everywhere, "closes its last descriptor"),
+    call("munmap", libc::SYS_munmap, &[is(0, MEMORY_END), is(1, REST)], All, Everywhere, "gives everything back that is not the guest's, this code among it"),
+];
+
+/// The list.
+#[rustfmt::skip]
+pub const CALLS: &[Call] = &[
+    // The end of signal handlers.
+    call("rt_sigreturn", libc::SYS_rt_sigreturn, &[], All, Everywhere, "ends the watchdog's signal handler, and the one that asks for progress"),
 
     // Image files, all of them open.
     call("pread64", libc::SYS_pread64, &[], All, Everywhere, "reads images"),

@@ -5,55 +5,77 @@ use std::sync::LazyLock;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, apply_filter,
+    TargetArch, apply_filter, sock_filter,
 };
 
-use super::calls::{CALLS, Call, Condition, Test, Who};
+use super::Runner;
+use super::calls::{CALLS, Call, Condition, GUEST_CALLS, KVM_CALLS, TRACER_CALLS, Test, Who};
 use super::layers::Layer;
 
 const NAME: &str = "seccomp";
 
-/// The programs for the kernel: what clone3 gets, and the list for each of [`Who`]. They are the same for all processes that
-/// are forked from one.
-static PROGRAMS: LazyLock<Result<[BpfProgram; 5], String>> = LazyLock::new(|| {
-    let programs = || {
-        let listed = |who| allow(listed(who));
-        Ok([
-            refuse_clone3()?,
-            listed(Who::All)?,
-            listed(Who::Rehearsers)?,
-            listed(Who::Writers)?,
-            listed(Who::Removers)?,
-        ])
-    };
-    programs().map_err(|error: seccompiler::Error| error.to_string())
-});
+/// Who has a list of his own, in the order of their numbers.
+const WHO: [Who; 4] = [Who::All, Who::Rehearsers, Who::Writers, Who::Removers];
+
+type Made<T> = Result<T, String>;
+/// The list for each of [`WHO`].
+type Lists = Vec<BpfProgram>;
+
+/// The programs for the kernel. They are the same for all processes that are forked from one.
+static CLONE3: LazyLock<Made<BpfProgram>> = LazyLock::new(|| refuse_clone3().map_err(|error| error.to_string()));
+static KVM: LazyLock<Made<Lists>> = LazyLock::new(|| lists(Runner::Kvm));
+static PROCESS: LazyLock<Made<Lists>> = LazyLock::new(|| lists(Runner::Process));
+/// What a guest's own process gets.
+static GUEST: LazyLock<Made<BpfProgram>> =
+    LazyLock::new(|| allow(GUEST_CALLS.iter()).map_err(|error| error.to_string()));
+
+fn lists(runner: Runner) -> Made<Lists> {
+    WHO.into_iter().map(|who| allow(listed(who, runner)).map_err(|error| error.to_string())).collect()
+}
+
+fn lists_for(runner: Runner) -> &'static Made<Lists> {
+    match runner {
+        Runner::Kvm => &KVM,
+        Runner::Process => &PROCESS,
+    }
+}
 
 /// Makes the programs, so that those who install them need not.
-pub(super) fn prepare() {
-    LazyLock::force(&PROGRAMS);
+pub(super) fn prepare(runner: Runner) {
+    LazyLock::force(&CLONE3);
+    let _ = lists_for(runner);
+    if runner == Runner::Process {
+        LazyLock::force(&GUEST);
+    }
+}
+
+/// The program for a guest's own process.
+///
+/// # Errors
+/// If it cannot be made; why.
+pub(super) fn of_guest() -> Result<&'static [sock_filter], String> {
+    GUEST.as_deref().map_err(Clone::clone)
 }
 
 /// Installs the filter for the calling thread and all that it starts.
-pub(super) fn install(who: Who) -> Layer {
-    let installed = PROGRAMS.as_ref().map_err(Clone::clone).and_then(|[clone3, all, rehearsers, writers, removers]| {
-        let list = match who {
-            Who::All => all,
-            Who::Rehearsers => rehearsers,
-            Who::Writers => writers,
-            Who::Removers => removers,
-        };
-        apply_filter(clone3).and_then(|()| apply_filter(list)).map_err(|error| error.to_string())
+pub(super) fn install(who: Who, runner: Runner) -> Layer {
+    let programs = CLONE3.as_ref().and_then(|clone3| Ok((clone3, lists_for(runner).as_ref()?)));
+    let installed = programs.map_err(Clone::clone).and_then(|(clone3, lists)| {
+        apply_filter(clone3).and_then(|()| apply_filter(&lists[who as usize])).map_err(|error| error.to_string())
     });
     match installed {
-        Ok(()) => Layer::active(NAME, format!("{} rules", listed(who).count())),
+        Ok(()) => Layer::active(NAME, format!("{} rules", listed(who, runner).count())),
         Err(error) => Layer::missing(NAME, error),
     }
 }
 
-/// What somebody may call.
-fn listed(who: Who) -> impl Iterator<Item = &'static Call> {
-    CALLS.iter().filter(move |call| call.who as u8 <= who as u8)
+/// What somebody may call in whose jail a guest runs by this kind of sandbox.
+fn listed(who: Who, runner: Runner) -> impl Iterator<Item = &'static Call> {
+    let of_kind = match runner {
+        Runner::Kvm => KVM_CALLS,
+        Runner::Process => TRACER_CALLS,
+    };
+    CALLS.iter().chain(of_kind).filter(move |call| call.who as u8 <= who as u8)
 }
 
 /// The arguments of this one lie in memory, where no filter can look. Told that there is no such call, C libraries use the
@@ -99,18 +121,25 @@ mod tests {
 
     #[test]
     fn no_call_is_listed_with_and_without_conditions() {
-        for call in CALLS {
-            let same = CALLS.iter().filter(|other| other.number == call.number);
-            let unconditional = same.clone().filter(|other| other.conditions.is_empty()).count();
-            assert!(unconditional == 0 || same.count() == 1, "{}", call.name);
+        for of_kind in [KVM_CALLS, TRACER_CALLS] {
+            let all = CALLS.iter().chain(of_kind);
+            for call in all.clone() {
+                // The same call for more of those who may make it is no other condition.
+                let same = all.clone().filter(|other| other.number == call.number && other.who == call.who);
+                let unconditional = same.clone().filter(|other| other.conditions.is_empty()).count();
+                assert!(unconditional == 0 || same.count() == 1, "{}", call.name);
+            }
         }
     }
 
     #[test]
     fn every_call_has_its_reason_and_the_list_compiles() {
-        assert!(CALLS.iter().all(|call| !call.reason.is_empty() && !call.name.is_empty()));
-        for who in [Who::All, Who::Rehearsers, Who::Writers, Who::Removers] {
-            assert!(!allow(listed(who)).expect("compiles").is_empty());
+        let all = [CALLS, KVM_CALLS, TRACER_CALLS, GUEST_CALLS].concat();
+        assert!(all.iter().all(|call| !call.reason.is_empty() && !call.name.is_empty()));
+        for runner in [Runner::Kvm, Runner::Process] {
+            assert!(lists(runner).expect("compiles").iter().all(|list| !list.is_empty()));
         }
+        assert!((0..).zip(WHO).all(|(number, who)| who as usize == number));
+        assert!(!of_guest().expect("compiles").is_empty());
     }
 }

@@ -1,13 +1,15 @@
 //! The jail: what a process gives up right before a guest's first instruction, when all files are open.
 //!
 //! The policy is data with a reason beside each entry: system calls in `calls`, limits in `limits`, variables of the
-//! environment in `environment`. Knows descriptors and processes, nothing of images or machines. `worker`, `descriptors` and
-//! `environment` hold the `unsafe` of this module: forking, closing what nobody owns, wiping strings.
+//! environment in `environment`. `guest` is the narrower jail of a process in which a guest itself runs. Knows descriptors and
+//! processes, nothing of images or machines. `worker`, `descriptors`, `environment` and `guest` hold the `unsafe` of this
+//! module: forking, closing what nobody owns, wiping strings, bare system calls.
 
 pub mod calls;
 mod descriptors;
 mod environment;
 mod filter;
+pub(crate) mod guest;
 mod layers;
 mod limits;
 mod paths;
@@ -17,6 +19,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use calls::Who;
 pub use layers::{Layer, Layers};
+
+/// What a guest runs on inside of a jail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Runner {
+    /// KVM.
+    #[default]
+    Kvm,
+    /// A process of its own, which the jailed one traces.
+    Process,
+}
 
 /// What a jailed process is for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,13 +49,15 @@ pub enum Purpose<'a> {
 pub struct Jail<'a> {
     /// What the process is for.
     pub purpose: Purpose<'a>,
+    /// What a guest runs on.
+    pub runner: Runner,
     /// Nothing runs where one of the layers is missing.
     pub must_be_whole: bool,
 }
 
 /// Makes what all jails of this process and of those forked from it have in common.
-pub fn prepare() {
-    filter::prepare();
+pub fn prepare(runner: Runner) {
+    filter::prepare(runner);
 }
 
 impl Jail<'_> {
@@ -56,7 +70,7 @@ impl Jail<'_> {
         environment::wipe();
     }
 
-    /// Closes the jail: from here on nothing can be opened, and only the calls of [`calls::CALLS`] are possible.
+    /// Closes the jail: from here on nothing can be opened, and only the calls on the lists of [`calls`] are possible.
     ///
     /// # Errors
     /// If a layer is missing and none may be: a sentence for the user.
@@ -71,11 +85,17 @@ impl Jail<'_> {
         let no_new_privileges = layers::no_new_privileges();
         let landlock = paths::shut(removes_from);
         limits::set_after();
-        let seccomp = filter::install(who);
+        let seccomp = filter::install(who, self.runner);
         let layers = Layers { no_new_privileges, landlock, seccomp };
-        if self.must_be_whole {
-            layers.all().into_iter().try_for_each(Layer::demand)?;
-        }
+        self.demand(layers.all())?;
         Ok(layers)
+    }
+
+    /// Makes sure that none of these is missing, if none may be.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn demand<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<(), String> {
+        if self.must_be_whole { layers.into_iter().try_for_each(Layer::demand) } else { Ok(()) }
     }
 }

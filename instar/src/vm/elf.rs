@@ -5,8 +5,8 @@
 use instar_abi::memory::{PAGE_BYTES, PROGRAM_END, PROGRAM_START};
 
 use super::error::VmError;
+use super::layout::{Access, Region};
 use super::memory::GuestRam;
-use super::paging::{Access, PageTables};
 
 const HEADER_BYTES: usize = 64;
 const SEGMENT_BYTES: usize = 56;
@@ -63,14 +63,18 @@ impl<'a> Program<'a> {
         self.entry
     }
 
-    /// Writes the program to memory and maps it. Two segments on one page are refused by the page tables.
-    pub(crate) fn load(&self, ram: &GuestRam, tables: &mut PageTables) -> Result<(), VmError> {
-        for segment in &self.segments {
-            ram.write_low(segment.address, segment.bytes)?;
-            let start = segment.address - segment.address % PAGE_BYTES;
-            tables.map(start, segment.end.next_multiple_of(PAGE_BYTES), segment.access)?;
-        }
-        Ok(())
+    /// Writes the program to memory.
+    pub(crate) fn load(&self, ram: &GuestRam) -> Result<(), VmError> {
+        self.segments.iter().try_for_each(|segment| ram.write_low(segment.address, segment.bytes))
+    }
+
+    /// The pages that it lies on. Two segments on one page are refused when these are mapped.
+    pub(crate) fn regions(&self) -> impl Iterator<Item = Region> {
+        self.segments.iter().map(|segment| Region {
+            start: segment.address - segment.address % PAGE_BYTES,
+            end: segment.end.next_multiple_of(PAGE_BYTES),
+            access: segment.access,
+        })
     }
 }
 
@@ -141,7 +145,7 @@ mod tests {
         let program = Program::parse(&file).expect("loadable");
         assert_eq!(program.entry(), PROGRAM_START);
         let ram = GuestRam::new(instar_abi::memory::MIN_MEMORY_BYTES).expect("memory");
-        program.load(&ram, &mut PageTables::new()).expect("load");
+        program.load(&ram).expect("load");
         let mut start = [0; 4];
         ram.read_low(PROGRAM_START, &mut start).expect("read");
         assert_eq!(&start, b"\x7fELF");

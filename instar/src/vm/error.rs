@@ -48,6 +48,15 @@ impl VmError {
     }
 }
 
+/// The system's words for an error, without Rust's "(os error N)".
+pub(super) fn words(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_string(),
+        None => text,
+    }
+}
+
 impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

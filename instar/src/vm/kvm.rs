@@ -9,7 +9,7 @@ use std::path::Path;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
-use super::error::VmError;
+use super::error::{VmError, words};
 
 /// Where KVM lives.
 pub const KVM_DEVICE: &str = "/dev/kvm";
@@ -113,16 +113,8 @@ fn open_sentence(device: &Path, cause: &io::Error) -> String {
         Some(libc::ENODEV | libc::ENXIO) => "load KVM (sudo modprobe kvm_intel or kvm_amd)",
         _ => "check the device and its permissions (the group kvm has to be able to read and write it)",
     };
-    format!("Could not use '{}': {}; {remedy}.", device.display(), lower_case_cause(cause))
-}
-
-/// The system's words for an error, without Rust's "(os error N)".
-fn lower_case_cause(cause: &io::Error) -> String {
-    let text = cause.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_string(),
-        None => text,
-    }
+    let without = "--sandbox process does without KVM, in a weaker sandbox";
+    format!("Could not use '{}': {}; {remedy}. {without}.", device.display(), words(cause))
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! The sandbox's memory: a low part that only the host and the guest's page tables reach, and the heap, which devices
 //! reach too. Pages come from the host when they are first touched.
+#![expect(unsafe_code, reason = "advice on memory has no safe interface")]
 
 use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, STACK_END};
 use std::io;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use std::ptr;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use super::error::VmError;
 
@@ -32,6 +35,18 @@ impl GuestRam {
     /// # Errors
     /// [`VmError::Config`] where the size is out of range; [`VmError::Setup`] where the host has no such memory.
     pub fn new(size_bytes: u64) -> Result<Self, VmError> {
+        Self::with_flags(size_bytes, libc::MAP_PRIVATE)
+    }
+
+    /// The same that a process shares with those forked from it.
+    ///
+    /// # Errors
+    /// As [`GuestRam::new`].
+    pub(crate) fn shared(size_bytes: u64) -> Result<Self, VmError> {
+        Self::with_flags(size_bytes, libc::MAP_SHARED)
+    }
+
+    fn with_flags(size_bytes: u64, sharing: i32) -> Result<Self, VmError> {
         if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&size_bytes) || !size_bytes.is_multiple_of(LARGE_PAGE_BYTES)
         {
             return Err(VmError::Config(format!(
@@ -40,8 +55,15 @@ impl GuestRam {
         }
         let range = |start: u64, end: u64| -> Result<GuestMemoryMmap<()>, VmError> {
             let length = usize::try_from(end - start).map_err(|_| VmError::Config("memory too large".into()))?;
-            GuestMemoryMmap::from_ranges(&[(GuestAddress(start), length)])
-                .map_err(|error| VmError::setup("no memory for the guest", io::Error::other(error.to_string())))
+            let none = |why: String| VmError::setup("no memory for the guest", io::Error::other(why));
+            let mapping = MmapRegionBuilder::new(length)
+                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+                .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | sharing)
+                .build()
+                .map_err(|error| none(error.to_string()))?;
+            let region = GuestRegionMmap::new(mapping, GuestAddress(start))
+                .ok_or_else(|| none("it leaves the addresses that there are".to_owned()))?;
+            GuestMemoryMmap::from_regions(vec![region]).map_err(|error| none(error.to_string()))
         };
         Ok(Self { low: range(0, STACK_END)?, heap: range(HEAP_START, size_bytes)?, size_bytes })
     }
@@ -77,6 +99,20 @@ impl GuestRam {
         let mut bytes = [0; 8];
         self.read_low(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Keeps the memory out of core files and away from processes that are forked from now on: whatever a guest works on,
+    /// keys among it, is nobody else's business.
+    pub(crate) fn keep_to_this_process(&self) -> Result<(), VmError> {
+        for slot in self.slots()? {
+            let length = usize::try_from(slot.length_bytes).unwrap_or(0);
+            let start = ptr::with_exposed_provenance_mut(usize::try_from(slot.host_address).unwrap_or(0));
+            for advice in [libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
+                // SAFETY: the range is a mapping of this value, and the advice changes nothing that it holds.
+                unsafe { libc::madvise(start, length, advice) };
+            }
+        }
+        Ok(())
     }
 
     /// The pieces to register with KVM.

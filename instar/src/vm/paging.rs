@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use instar_abi::memory::{LARGE_PAGE_BYTES, PAGE_BYTES, TABLES_END, TABLES_START};
 
 use super::error::VmError;
+use super::layout::Access;
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -17,28 +18,15 @@ const NO_EXECUTE: u64 = 1 << 63;
 const ENTRIES: usize = 512;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// What the guest may do with a page. There is no variant for writing and executing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Read.
-    Read,
-    /// Read and execute.
-    ReadExecute,
-    /// Read and write.
-    ReadWrite,
-}
-
-impl Access {
-    fn bits(self) -> u64 {
-        PRESENT
-            | USER
-            | TOUCHED
-            | match self {
-                Self::Read => NO_EXECUTE,
-                Self::ReadExecute => 0,
-                Self::ReadWrite => WRITABLE | NO_EXECUTE,
-            }
-    }
+fn bits(access: Access) -> u64 {
+    PRESENT
+        | USER
+        | TOUCHED
+        | match access {
+            Access::Read => NO_EXECUTE,
+            Access::ReadExecute => 0,
+            Access::ReadWrite => WRITABLE | NO_EXECUTE,
+        }
 }
 
 /// Page tables under construction.
@@ -74,7 +62,7 @@ impl PageTables {
         while address < end {
             let large = address.is_multiple_of(LARGE_PAGE_BYTES) && end - address >= LARGE_PAGE_BYTES;
             let (level, bits, step) =
-                if large { (1, access.bits() | LARGE, LARGE_PAGE_BYTES) } else { (0, access.bits(), PAGE_BYTES) };
+                if large { (1, bits(access) | LARGE, LARGE_PAGE_BYTES) } else { (0, bits(access), PAGE_BYTES) };
             let mut table = TABLES_START;
             for above in (level + 1..4).rev() {
                 table = self.descend(table, index(address, above))?;

@@ -40,7 +40,8 @@ impl Folder {
     /// The program, ready to be run in the folder, without a user's own settings.
     pub(crate) fn instar(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("instar").expect("the program is built");
-        command.current_dir(self.path()).args(arguments).env_remove("INSTAR_ALLOW_DIRS").env("TZ", "UTC");
+        command.current_dir(self.path()).args(arguments).env("TZ", "UTC");
+        command.env_remove("INSTAR_ALLOW_DIRS").env_remove("INSTAR_SANDBOX");
         command
     }
 

@@ -5,9 +5,11 @@
 
 mod disk;
 mod files;
+pub mod workload;
 
 pub use disk::{Disk, Disks};
 pub use files::FileStorage;
+pub use workload::Workload;
 
 use super::{Program, RunOutput, format_of};
 use crate::case::Case;

@@ -71,6 +71,8 @@ pub(crate) fn attack(number: u32, job: &[u8]) {
         23 => loop {
             core::hint::spin_loop();
         },
+        // Where Linux keeps the page of an older way to make system calls.
+        24 => jump(0xffff_ffff_ff60_0000),
         _ => privileged(number),
     }
 }
@@ -94,6 +96,10 @@ fn privileged(number: u32) {
             // A far jump to a segment that does not exist.
             44 => asm!("push 8", "push 0", "retfq"),
             45 => asm!("iretq"),
+            // The segment that Linux has for programs of 32 bits, and a system call from there.
+            46 => asm!("lea {place}, [rip + 2f]", "push 0x23", "push {place}", "retfq", "2:", "int 0x80", place = out(reg) _),
+            47 => asm!("sysenter"),
+            48 => asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "nop"),
             _ => {}
         }
     }

@@ -1,12 +1,12 @@
 //! A plan as data, and as JSON: what would become of every file that may be written.
 
-use instar_abi::report::{RepairItem, repair_kind};
+use instar_abi::report::{CommitReport, RebaseReport, RepairItem, repair_kind};
 use instar_abi::wire::Wire;
 use serde::Serialize;
 
 use super::map::Map;
 use crate::cli::job::Devices;
-use crate::cli::sandbox::Rehearsed;
+use crate::cli::sandbox::{Answer, Rehearsed};
 use crate::devices::Effects;
 use crate::files::chain::Layer;
 use crate::files::driver;
@@ -33,6 +33,28 @@ pub(in crate::cli) struct Moves {
     pub(in crate::cli) cleared_clusters: u64,
     /// Whether the overlay would be deleted.
     pub(in crate::cli) deletes_overlay: bool,
+}
+
+impl Moves {
+    /// `None` if the report is cut off.
+    pub(in crate::cli) fn of_commit(answer: &Answer, deletes_overlay: bool) -> Option<Self> {
+        let report =
+            (answer.operation.len() >= CommitReport::SIZE_BYTES).then(|| CommitReport::get(&answer.operation))?;
+        Some(Self {
+            bytes: report.bytes_committed,
+            clusters: report.clusters_committed,
+            cleared_clusters: report.overlay_clusters_cleared,
+            deletes_overlay,
+        })
+    }
+
+    /// `None` if the report is cut off.
+    pub(in crate::cli) fn of_rebase(answer: &Answer) -> Option<Self> {
+        let report =
+            (answer.operation.len() >= RebaseReport::SIZE_BYTES).then(|| RebaseReport::get(&answer.operation))?;
+        let (bytes, clusters) = (report.bytes_copied, report.clusters_copied);
+        Some(Self { bytes, clusters, cleared_clusters: 0, deletes_overlay: false })
+    }
 }
 
 /// A plan.

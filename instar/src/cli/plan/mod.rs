@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::arguments::{CommitArguments, RebaseArguments};
+use super::arguments::{CommitArguments, JailArguments, RebaseArguments};
 use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::output::{Form, complain, print};
@@ -76,11 +76,11 @@ pub(super) struct PlanOptions {
 }
 
 impl PlanArguments {
-    /// Whether nothing may run where a layer of the jail is missing.
-    pub(super) fn requires_jail(&self) -> bool {
+    /// How a guest is to be held.
+    pub(super) fn jail(&self) -> &JailArguments {
         match &self.command {
-            PlanCommand::Commit(planned) => planned.command.jail.required,
-            PlanCommand::Rebase(planned) => planned.command.jail.required,
+            PlanCommand::Commit(planned) => &planned.command.jail,
+            PlanCommand::Rebase(planned) => &planned.command.jail,
         }
     }
 }

@@ -16,7 +16,7 @@ use instar_abi::wire::Wire;
 
 use super::arguments::RebaseArguments;
 use super::cache::CacheMode;
-use super::commit::warn_of_probed_raw;
+use super::commit_checks::warn_of_probed_raw;
 use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::operand::{OpenOperand, gate_options, one_file, open};
@@ -27,6 +27,9 @@ use super::rate;
 use super::repairs;
 use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
+use super::stage::run_jobs;
+use super::stats::Stats;
+use super::verdict::{AFTERWARDS, COPYING, Verdict};
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -52,11 +55,16 @@ pub(super) fn run(
     plan: Option<&PlanOptions>,
     sandbox: &mut impl Sandbox,
 ) -> Result<(), Failure> {
+    let stats = Stats::begin(arguments.care.stats);
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let bytes_per_second = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
     let file = one_file(COMMAND, &arguments.image)?;
     if !arguments.is_unsafe && arguments.backing.is_none() {
         return Err(Failure::usage(COMMAND, "Must specify backing file (-b) or use unsafe mode (-u)"));
+    }
+    if arguments.is_unsafe && arguments.care.verify {
+        let text = "--verify: with -u no data is compared or copied, so that there is nothing to verify";
+        return Err(Failure::Option(text.to_owned()));
     }
     let shown = (arguments.progress && !arguments.quiet && plan.is_none()).then_some(Channel::Out);
     let mut progress = Progress::start(shown, ProgressWish::listen()).in_steps_of(STEP_PERCENT);
@@ -66,7 +74,8 @@ pub(super) fn run(
     if let Some(options) = plan {
         let mut rebase = Rebase::open(file, arguments, Access::Read, sandbox)?;
         rebase.use_caches(cache, backing_cache)?;
-        return rebase.plan(&Wishes { options, form, is_quiet: arguments.quiet }, sandbox);
+        let rebase = Rebase { verifies: false, ..rebase };
+        return rebase.plan(pace, &Wishes { options, form, is_quiet: arguments.quiet }, sandbox);
     }
     sandbox.expect(operation::REBASE);
     let done = Rebase::open(file, arguments, Access::Write, sandbox).and_then(|mut rebase| {
@@ -80,9 +89,15 @@ pub(super) fn run(
     }
     let (rebase, report) = done?;
     match form {
-        Form::Json if !arguments.quiet => print(rebase.as_json(&report).as_bytes()),
-        _ => Ok(()),
+        _ if arguments.quiet => {}
+        Form::Human => stats.tell(sandbox.efforts()),
+        Form::Json => {
+            let verified = arguments.care.verify.then(|| ("verified", "true".to_owned()));
+            let stats = stats.as_json(sandbox.efforts()).map(|stats| ("stats", stats));
+            print(rebase.as_json(&report, verified.into_iter().chain(stats).collect()).as_bytes())?;
+        }
     }
+    Ok(())
 }
 
 fn cache_mode(typed: Option<&OsStr>, option: &str) -> Result<CacheMode, Failure> {
@@ -105,6 +120,7 @@ struct Rebase<'a> {
     format_name: &'a [u8],
     is_unsafe: bool,
     compresses: bool,
+    verifies: bool,
     secrets: Vec<LayerSecret>,
 }
 
@@ -154,7 +170,8 @@ impl<'a> Rebase<'a> {
             _ => Chains::detached(layers),
         };
         let format_name = format_name.unwrap_or_default();
-        let rebase = Self { chains, name, format_name, is_unsafe, compresses: arguments.compress, secrets: Vec::new() };
+        let (compresses, verifies) = (arguments.compress, arguments.care.verify);
+        let rebase = Self { chains, name, format_name, is_unsafe, compresses, verifies, secrets: Vec::new() };
         let secrets = secrets.of_layers(&rebase.chains.layers).map_err(|error| rebase.failure(error))?;
         rebase.check_name()?;
         Ok(Self { secrets, ..rebase })
@@ -213,47 +230,76 @@ impl<'a> Rebase<'a> {
         sandbox: &mut impl Sandbox,
     ) -> Result<RebaseReport, Failure> {
         let layers = &self.chains.layers;
-        let devices = self.devices().flushed(pace.flushing).limited_to(pace.bytes_per_second);
-        let job = devices.job(operation::REBASE, &self.job_part());
+        let jobs = self.jobs(pace);
         let mut on_progress = |done, total| progress.update(done, total);
-        let answer = sandbox
-            .run(operation::REBASE, &devices, &job, memory_bytes(layers), Some(&mut on_progress))
+        let mut verdict = Verdict::default();
+        let mut goes_on = |index, answer: &Answer| {
+            answer.error().is_none() && (!self.verifies || verdict.goes_on(index, &answer.payload))
+        };
+        let answers = run_jobs(sandbox, operation::REBASE, &jobs, memory_bytes(layers), &mut on_progress, &mut goes_on)
             .map_err(|error| Failure::Sandbox { image: self.image(0), error })?;
-        repairs::tell(layers, &answer.payload);
-        if let Some(error) = answer.error() {
-            return Err(self.failure(error));
+        let copying = answers.get(if self.verifies { COPYING } else { 0 });
+        copying.into_iter().for_each(|answer| repairs::tell(layers, &answer.payload));
+        if let Some(part) = verdict.changed {
+            return Err(self.verification_failure(0, part.to_string().as_bytes()));
         }
-        self.report(&answer)
+        if let Some(error) = answers.last().and_then(Answer::error) {
+            let is_verifying = self.verifies && answers.len() == AFTERWARDS + 1;
+            return Err(if is_verifying {
+                self.verification_failure(error.layer, &error.text)
+            } else {
+                self.failure(error)
+            });
+        }
+        match copying {
+            Some(answer) if answer.operation.len() >= RebaseReport::SIZE_BYTES => {
+                Ok(RebaseReport::get(&answer.operation))
+            }
+            _ => Err(Failure::Sandbox { image: self.image(0), error: VmError::Report("it is cut off".to_owned()) }),
+        }
     }
 
-    fn devices(&self) -> Devices<'_> {
-        Devices::chain(&self.chains.layers, |index| index == 0).with_secrets(&self.secrets)
-    }
-
-    fn report(&self, answer: &Answer) -> Result<RebaseReport, Failure> {
-        if answer.operation.len() < RebaseReport::SIZE_BYTES {
-            return Err(Failure::Sandbox { image: self.image(0), error: VmError::Report("it is cut off".to_owned()) });
+    /// The jobs that make up the rebase: all in one; or what the overlay shows before, copying, what it shows afterwards, and
+    /// the header. Those between which nothing may change write nothing.
+    fn jobs(&self, pace: Pace) -> Vec<(Devices<'_>, RebaseJob)> {
+        let job = |flag, writes| {
+            let devices = Devices::chain(&self.chains.layers, |index| writes && index == 0)
+                .with_secrets(&self.secrets)
+                .flushed(pace.flushing)
+                .limited_to(pace.bytes_per_second);
+            let part = self.job_part();
+            (devices, RebaseJob { flags: part.flags | flag, ..part })
+        };
+        if !self.verifies {
+            return vec![job(0, true)];
         }
-        Ok(RebaseReport::get(&answer.operation))
+        vec![
+            job(rebase_flag::DIGEST_OLD, false),
+            job(rebase_flag::COPY_ONLY, true),
+            job(rebase_flag::DIGEST_NEW, false),
+            job(rebase_flag::HEADER_ONLY, true),
+        ]
     }
 
     /// Says what rebasing would do.
-    fn plan(&self, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
-        let devices = self.devices();
-        let job = devices.job(operation::REBASE, &self.job_part());
-        let rehearsed = plan::rehearse(&self.chains.layers, operation::REBASE, &devices, &job, sandbox)?;
+    fn plan(&self, pace: Pace, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        let layers = &self.chains.layers;
+        let (devices, part) = self.jobs(pace).swap_remove(0);
+        let job = devices.job(operation::REBASE, &part);
+        let rehearsed = plan::rehearse(layers, operation::REBASE, &devices, &job, sandbox)?;
         if let Some(error) = rehearsed.answer.error() {
             return Err(self.failure(error));
         }
-        let report = self.report(&rehearsed.answer)?;
-        let subject = Subject { command: COMMAND, layers: &self.chains.layers, target: 0 };
-        let moves = Moves {
-            bytes: report.bytes_copied,
-            clusters: report.clusters_copied,
-            cleared_clusters: 0,
-            deletes_overlay: false,
-        };
+        let subject = Subject { command: COMMAND, layers, target: 0 };
+        let cut_off = || Failure::Sandbox { image: self.image(0), error: VmError::Report("it is cut off".to_owned()) };
+        let moves = Moves::of_rebase(&rehearsed.answer).ok_or_else(cut_off)?;
         plan::show(&subject, &moves, &rehearsed, wishes, &devices, sandbox)
+    }
+
+    /// What is said where the overlay would not show the same.
+    fn verification_failure(&self, layer: usize, text: &[u8]) -> Failure {
+        let hint = b"; its backing file was not changed. Check the disk and restore the image before it is used or rebased again";
+        Failure::Image { image: self.image(layer), text: [b"Verification failed: ", text, hint].concat() }
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.
@@ -292,7 +338,7 @@ impl<'a> Rebase<'a> {
         }
     }
 
-    fn as_json(&self, report: &RebaseReport) -> String {
+    fn as_json(&self, report: &RebaseReport, more: Vec<(&str, String)>) -> String {
         let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
         let format = driver::name(self.chains.layers[0].summary.format).unwrap_or("unknown");
         let backing = match self.name.filter(|name| !name.is_empty()) {
@@ -307,7 +353,8 @@ impl<'a> Rebase<'a> {
             ("bytes_copied", report.bytes_copied.to_string()),
             backing,
         ];
-        let lines: Vec<String> = members.iter().map(|(key, value)| format!("    \"{key}\": {value}")).collect();
+        let lines: Vec<String> =
+            members.iter().chain(&more).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 }

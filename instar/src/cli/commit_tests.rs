@@ -1,13 +1,13 @@
-//! What becomes of a guest program's answers, whatever they are.
+//! What is said about answers of the sandbox, whatever they are.
 
 use std::os::unix::ffi::OsStrExt;
 
 use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
 use proptest::prelude::*;
 
+use super::super::job::Devices;
+use super::super::sandbox::OnProgress;
 use super::*;
-use crate::cli::job::Devices;
-use crate::cli::sandbox::{Answer, OnProgress};
 use crate::files::chain::Summary;
 use crate::files::{LayerKey, Location, Origin, open_operand};
 
