@@ -53,10 +53,6 @@ pub enum Code {
     NotDeleted,
     /// Copying failed for a reason that has no other name.
     JobFailed,
-    /// What was written does not read back as it should.
-    VerificationFailed,
-    /// The machine has not what is needed.
-    Unfit,
     /// KVM cannot be used.
     NoKvm,
     /// A layer of the jail is missing and was demanded.
@@ -119,8 +115,6 @@ const ENTRIES: &[Entry] = &[
     entry(Code::GuestFault, "guest-fault", Some("the image may be hostile or broken; keep it apart, and look at it with instar info")),
     entry(Code::GuestStuck, "guest-stuck", Some("the image may be hostile, or this machine overloaded; try again once")),
     entry(Code::Output, "output", Some("the command itself was carried out; only its result could not be printed")),
-    entry(Code::VerificationFailed, "verification-failed", Some("check the disk, and restore the file from a copy")),
-    entry(Code::Unfit, "unfit-machine", Some("do what is said beside each check that failed")),
     entry(Code::NoQemuImg, "no-qemu-img", Some("install qemu-img, or name it in INSTAR_REAL_QEMU_IMG")),
     entry(Code::VerificationFailed, "verification-failed", None),
     entry(Code::Unfit, "unfit", Some("instar doctor says what helps")),

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use instar_abi::job::operation;
 use instar_abi::memory::{
@@ -16,8 +16,6 @@ use instar_abi::report::{
     CommitReport, InfoReport, MAX_TEXT_BYTES, MapReport, REPORT_MAGIC, RebaseReport, ReportHeader, outcome,
 };
 use instar_abi::wire::Wire;
-
-use tracing::info;
 
 use crate::devices::{Backend, Bus, Counters, Effects, Flushing};
 use crate::effort::Effort;
@@ -200,8 +198,6 @@ impl<'a> Session<'a> {
         if self.job.len() as u64 > JOB_BYTES {
             return Err(VmError::Config(format!("a job of {} bytes is too long", self.job.len())));
         }
-        let start = Instant::now();
-        let (was_prepared, memory_bytes) = (self.prepared.is_some(), self.memory_bytes);
         let prepared = match self.prepared.take().filter(|machine| machine.memory_bytes() == self.memory_bytes) {
             Some(machine) => machine,
             None => self.program.prepare(self.platform, self.memory_bytes)?,
@@ -213,7 +209,6 @@ impl<'a> Session<'a> {
         let device_count = u32::try_from(self.devices.len()).unwrap_or(u32::MAX);
         let vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
-        info!(device_count, memory_bytes, was_prepared, took = ?start.elapsed(), "sandbox ready");
         Ok(vm)
     }
 
@@ -228,18 +223,14 @@ impl<'a> Session<'a> {
         let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
         let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
         bus.publish(vm.ram())?;
-        let start = Instant::now();
-        let done = vm.run(Run {
+        vm.run(Run {
             bus: &mut bus,
             watchdog,
             after_request: &mut |ram| {
                 meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
             },
-        });
+        })?;
         let (backends, counters) = bus.into_parts();
-        info!(took = ?start.elapsed(), has_report = done.is_ok(), "guest ended");
-        info!("requests served exits={} {counters}", vm.exits());
-        done?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
         let effects = backends.iter().map(Backend::effects).collect();
         let report = Report { effects, ..Report::read(area, self.program.report_bytes)? };

@@ -58,7 +58,7 @@ fn a_commit_is_followed_from_the_first_file_to_the_last_barrier() {
             "jail closed; no_new_privs: active; landlock: active",
             "sandbox ready machines=1 devices=2",
             "guest ended took=",
-            "requests served exits=",
+            "requests served read_bytes=",
         ] {
             let found = rest.any(|(level, text)| level == "INFO" && text.starts_with(expected));
             assert!(found, "{expected} is missing, or out of order: {events:#?}");

@@ -121,7 +121,6 @@ impl Failure {
             Self::Siblings { .. } => Code::OtherOverlays,
             Self::Sandbox { error, .. } => error.code(),
             Self::Report { .. } => Code::GuestFault,
-            Self::Unfit(_) => Code::Unfit,
             Self::Output(_) => Code::Output,
             Self::NoQemuImg(_) => Code::NoQemuImg,
             Self::Unfit(_) => Code::Unfit,
@@ -216,7 +215,6 @@ impl fmt::Display for Message<'_> {
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
             }
             Failure::Report { image, error } => write!(f, "'{}': {error}", Printable(image)),
-            Failure::Unfit(missing) => write!(f, "This machine lacks what nothing works without: {missing}"),
             Failure::NoQemuImg(text) => f.write_str(text),
             Failure::Unfit(missing) => write!(f, "This machine lacks what nothing works without: {missing}"),
             Failure::Output(error) => write!(f, "Could not write the result: {}", crate::files::system_text(error)),

@@ -1,7 +1,5 @@
 //! Counts what devices were asked for and have done. The guest has no part in it but by asking.
 
-use std::fmt;
-
 use instar_abi::block::status;
 
 use super::executor::Outcome;
@@ -38,17 +36,6 @@ pub struct Counters {
     pub compared_bytes: u64,
     /// Bytes that were made zeros.
     pub zeroed_bytes: u64,
-}
-
-/// What is not zero, each with its name.
-impl fmt::Display for Counters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields = self.fields().into_iter().filter(|(_, count)| *count != 0);
-        fields.enumerate().try_for_each(|(index, (name, count))| {
-            let gap = if index == 0 { "" } else { " " };
-            write!(f, "{gap}{name}={count}")
-        })
-    }
 }
 
 impl Counters {
