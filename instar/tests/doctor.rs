@@ -104,6 +104,15 @@ fn a_device_that_may_not_be_opened_is_named_with_the_remedy() {
 }
 
 #[test]
+fn a_sandbox_that_needs_no_kvm_is_tried_without_it() {
+    let ended = Folder::new().run(&["doctor", "--output", "json", "--sandbox", "process"]);
+    assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    let document = document(&ended);
+    assert_eq!(document["checks"][0]["name"], "sandbox");
+    assert_eq!(check(&document, "sandbox")["works"], true);
+}
+
+#[test]
 fn a_device_that_is_something_else_is_named() {
     const TEST: &str = "a_device_that_is_something_else_is_named";
     let folder = Folder::new();

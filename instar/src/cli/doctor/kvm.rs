@@ -18,15 +18,17 @@ use crate::vm::{Hypervisor, VmError};
 /// Length of the image that a guest looks at.
 const IMAGE_BYTES: usize = 4096;
 
-/// All of them; without the device the others are not tried.
-pub(super) fn all(device: &Path, directory: &Path, sandbox: &mut impl Sandbox) -> Vec<Finding> {
-    let opened = open(device);
-    let is_open = opened.is_ok();
-    let mut findings = vec![Finding::new("kvm", Need::Always, opened)];
-    if is_open {
+/// All of them; without the device the others are not tried. A sandbox that needs none is tried alone.
+pub(super) fn all(device: Option<&Path>, directory: &Path, sandbox: &mut impl Sandbox) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(device) = device {
+        findings.push(Finding::new("kvm", Need::Always, open(device)));
+        if findings[0].is_fatal() {
+            return findings;
+        }
         findings.push(Finding::new("machine", Need::Always, make_machine(device)));
-        findings.push(Finding::new("sandbox", Need::Always, run_job(directory, sandbox)));
     }
+    findings.push(Finding::new("sandbox", Need::Always, run_job(directory, sandbox)));
     findings
 }
 

@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use super::arguments::DoctorArguments;
 use super::error::Failure;
 use super::output::{Form, print};
+use super::runner;
 use super::sandbox::Sandbox;
+use crate::jail::Runner;
 use crate::vm::KVM_DEVICE;
 use finding::Finding;
 
@@ -30,7 +32,11 @@ const COMMAND: &str = "doctor";
 pub(super) fn run(arguments: &DoctorArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let directory = directory(&arguments.directories)?;
-    let mut findings = kvm::all(Path::new(KVM_DEVICE), &directory, sandbox);
+    let device = match runner::choose(arguments.jail.sandbox.as_deref())? {
+        Runner::Kvm => Some(Path::new(KVM_DEVICE)),
+        Runner::Process => None,
+    };
+    let mut findings = kvm::all(device, &directory, sandbox);
     findings.extend(disk::all(&directory));
     findings.extend(jail::all(arguments.jail.required));
     match form {
