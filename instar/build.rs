@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[path = "build/guests.rs"]
 mod guests;
 
-const PROGRAMS: [&str; 3] = ["info", "commit", "rebase"];
+const PROGRAMS: [&str; 4] = ["info", "commit", "rebase", "map"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let manifest_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).join("src").display());
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).join("Cargo.toml").display());
     }
-    for watched in ["bin/info", "bin/commit", "bin/rebase", "bin/link.ld", "Cargo.toml", "Cargo.lock"] {
+    for watched in ["bin/info", "bin/commit", "bin/rebase", "bin/map", "bin/link.ld", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).display());
     }
     println!("cargo::rerun-if-changed=build/guests.rs");

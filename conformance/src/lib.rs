@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod matrix;
 pub mod oracles;
 pub mod paths;
+pub mod plans;
 pub mod recorder;
 pub mod report;
 pub mod report_page;

@@ -103,7 +103,7 @@ fn the_judge_shares_nothing_with_what_it_judges() {
 fn only_the_judge_can_plant_bugs() {
     let mut manifests: Vec<PathBuf> = packages().into_values().map(|(manifest, _)| manifest.into()).collect();
     let guests = paths::root().join("guests");
-    let programs = ["", "bin/commit", "bin/info", "bin/rebase", "bin/hostile"];
+    let programs = ["", "bin/commit", "bin/info", "bin/rebase", "bin/map", "bin/hostile"];
     manifests.extend(programs.map(|name| guests.join(name).join("Cargo.toml")));
     for manifest in manifests {
         let text = fs::read_to_string(&manifest).expect("a manifest");

@@ -4,17 +4,37 @@
 
 use std::error::Error;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use instar_abi::wire::Wire;
+
+use crate::code::Code;
+use crate::devices::Effects;
+use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::jail::worker::{self, Leaving, WorkerError};
-use crate::session::{DeviceFile, Report, Session};
+use crate::series;
+use crate::session::{DeviceFile, GuestProgram, Report, Session};
 use crate::text::Printable;
 use crate::vm::{Prepared, VmError};
+
+/// A report, and what it took.
+pub type Counted = (Report, Effort);
+/// Set in a worker process.
+static IS_WORKER: AtomicBool = AtomicBool::new(false);
+
+/// Whether this is a worker process: it has no standard error, and must not write to one.
+#[must_use]
+pub fn is_worker() -> bool {
+    IS_WORKER.load(Ordering::Relaxed)
+}
 
 /// What an answer starts with.
 const REPORT: u8 = 0;
 const UNAVAILABLE: u8 = 1;
-const TOLD: u8 = 2;
+const JAIL: u8 = 2;
+/// Other failures, by their code.
+const TOLD: [(u8, Code); 3] = [(3, Code::Sandbox), (4, Code::GuestFault), (5, Code::GuestStuck)];
 /// Stands between the warnings, each on its line, and the report's bytes.
 const END_OF_WARNINGS: u8 = 0;
 /// More warnings than the jail has layers are none.
@@ -24,57 +44,110 @@ const WARNINGS_MAX: usize = 3;
 ///
 /// # Errors
 /// As [`Session::run`], in words; a worker process that could not be started or ended without an answer.
-pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Report, Leaving), VmError> {
+pub fn run<'a>(session: Session<'a>, jail: Jail<'a>, meanwhile: impl FnOnce()) -> Result<(Counted, Leaving), VmError> {
     let program = session.program;
-    let (answer, leaving) = worker::run(|| encode(within(session, jail, &[libc::STDOUT_FILENO])), meanwhile).map_err(
-        |error| match error {
-            WorkerError::Start(source) => VmError::setup("starting a worker process", source),
-            ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
-        },
-    )?;
+    let (answer, leaving) = in_worker(|| encode(alone(session, jail)), meanwhile)?;
+    Ok((decode(&answer, program)?, leaving))
+}
+
+/// Rehearses a session apart from the calling process, in a jail, and tells what would become of each device's file.
+///
+/// # Errors
+/// As [`run`].
+pub fn rehearse<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<(Counted, Vec<Effects>, Leaving), VmError> {
+    let program = session.program;
+    let effects_bytes = session.devices.len() * Effects::SIZE_BYTES;
+    let work = || {
+        let result = alone(session, jail);
+        let mut answer = vec![0; effects_bytes];
+        let effects = result.iter().flat_map(|(report, _)| report.effects());
+        answer.chunks_exact_mut(Effects::SIZE_BYTES).zip(effects).for_each(|(bytes, effects)| effects.put(bytes));
+        answer.extend(encode(result));
+        answer
+    };
+    let (answer, leaving) = in_worker(work, || ())?;
+    let (effects, report) = answer.split_at_checked(effects_bytes).unwrap_or_default();
+    let effects = effects.chunks_exact(Effects::SIZE_BYTES).map(Effects::get).collect();
+    Ok((decode(report, program)?, effects, leaving))
+}
+
+fn in_worker(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result<(Vec<u8>, Leaving), VmError> {
+    let work = || {
+        IS_WORKER.store(true, Ordering::Relaxed);
+        work()
+    };
+    worker::run(work, meanwhile).map_err(|error| match error {
+        WorkerError::Start(source) => VmError::setup("starting a worker process", source),
+        ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
+    })
+}
+
+fn decode(answer: &[u8], program: GuestProgram<'_>) -> Result<Counted, VmError> {
     let words = |bytes: &[u8]| Printable(bytes).to_string();
     match answer.split_first() {
         Some((&REPORT, rest)) => {
+            let (effort, rest) = rest.split_at_checked(Effort::SIZE_BYTES).unwrap_or_default();
+            let effort = Effort::from_bytes(effort).unwrap_or_default();
             let (warnings, area) = split_warnings(rest);
-            Ok((Report::in_area(area, program)?.with_warnings(warnings), leaving))
+            Ok((Report::in_area(area, program)?.with_warnings(warnings), effort))
         }
         Some((&UNAVAILABLE, sentence)) => Err(VmError::Unavailable(words(sentence))),
-        Some((&TOLD, sentence)) => Err(VmError::Told(words(sentence))),
-        _ => Err(VmError::Exit("its worker process answered nonsense".to_owned())),
+        Some((&JAIL, sentence)) => Err(VmError::Jail(words(sentence))),
+        Some((kind, sentence)) => match TOLD.iter().find(|(told, _)| told == kind) {
+            Some((_, code)) => Err(VmError::Told { code: *code, sentence: words(sentence) }),
+            None => Err(VmError::Exit("its worker process answered nonsense".to_owned())),
+        },
+        None => Err(VmError::Exit("its worker process answered nothing".to_owned())),
     }
 }
 
-/// Runs a session in the calling process, which is jailed for the rest of its life.
+/// Runs sessions on the same files in the calling process, which is jailed for the rest of its life. `goes_on` is that of
+/// [`series::run`].
 ///
 /// # Errors
-/// As [`Session::run`]; a layer of the jail that is missing where none may be.
-pub fn confined<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<Report, VmError> {
-    within(session, jail, &[libc::STDOUT_FILENO, libc::STDERR_FILENO])
+/// As [`series::run`]; a layer of the jail that is missing where none may be.
+pub fn confined<'a>(
+    sessions: Vec<Session<'a>>,
+    jail: Jail<'a>,
+    goes_on: &mut dyn FnMut(usize, &Report) -> bool,
+) -> Result<Vec<Counted>, VmError> {
+    within(sessions, jail, &[libc::STDOUT_FILENO, libc::STDERR_FILENO], goes_on)
 }
 
-/// `keeps` are the descriptors that stay besides the session's own.
-fn within<'a>(session: Session<'a>, jail: Jail<'a>, keeps: &[RawFd]) -> Result<Report, VmError> {
-    let used = session
-        .devices
-        .iter()
-        .flat_map(DeviceFile::descriptors)
-        .map(AsRawFd::as_raw_fd)
-        .chain(session.platform.descriptor())
-        .chain(session.prepared.iter().flat_map(Prepared::descriptors));
+fn alone<'a>(session: Session<'a>, jail: Jail<'a>) -> Result<Counted, VmError> {
+    let mut runs = within(vec![session], jail, &[libc::STDOUT_FILENO], &mut |_, _| true)?;
+    runs.pop().ok_or_else(|| VmError::Config("there is nothing to run".to_owned()))
+}
+
+/// `keeps` are the descriptors that stay besides the sessions' own.
+fn within<'a>(
+    sessions: Vec<Session<'a>>,
+    jail: Jail<'a>,
+    keeps: &[RawFd],
+    goes_on: &mut dyn FnMut(usize, &Report) -> bool,
+) -> Result<Vec<Counted>, VmError> {
+    let of_session = |session: &Session<'_>| {
+        let files = session.devices.iter().flat_map(DeviceFile::descriptors).map(AsRawFd::as_raw_fd);
+        let machine = session.prepared.iter().flat_map(Prepared::descriptors);
+        files.chain(session.platform.descriptor()).chain(machine).collect::<Vec<_>>()
+    };
+    let used = sessions.iter().flat_map(of_session);
     jail.leave_behind(used.chain(keeps.iter().copied()).collect());
-    Session { jail: Some(jail), ..session }.run()
+    series::run(sessions, Some(jail), goes_on)
 }
 
-fn encode(result: Result<Report, VmError>) -> Vec<u8> {
+fn encode(result: Result<Counted, VmError>) -> Vec<u8> {
     let (kind, bytes) = match result {
-        Ok(report) => {
+        Ok((report, effort)) => {
             let lines = report.warnings().join("\n").into_bytes();
-            (REPORT, [&lines[..], &[END_OF_WARNINGS], &report.area()].concat())
+            (REPORT, [&effort.to_bytes()[..], &lines, &[END_OF_WARNINGS], &report.area()].concat())
         }
         Err(VmError::Unavailable(sentence)) => (UNAVAILABLE, sentence.into_bytes()),
+        Err(VmError::Jail(sentence)) => (JAIL, sentence.into_bytes()),
         Err(error) => {
+            let kind = TOLD.iter().find(|(_, code)| *code == error.code()).map_or(TOLD[0].0, |(kind, _)| *kind);
             let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
-            (TOLD, format!("{error}{source}").into_bytes())
+            (kind, format!("{error}{source}").into_bytes())
         }
     };
     [&[kind], &bytes[..]].concat()

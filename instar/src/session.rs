@@ -4,19 +4,26 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use instar_abi::job::operation;
 use instar_abi::memory::{
     DEFAULT_MEMORY_BYTES, JOB_BYTES, JOB_START, REPORT_BYTES, REPORT_START, SHARED_DONE_BYTES, SHARED_START,
     SHARED_TOTAL_BYTES,
 };
-use instar_abi::report::{CommitReport, InfoReport, MAX_TEXT_BYTES, REPORT_MAGIC, RebaseReport, ReportHeader, outcome};
+use instar_abi::report::{
+    CommitReport, InfoReport, MAX_TEXT_BYTES, MapReport, REPORT_MAGIC, RebaseReport, ReportHeader, outcome,
+};
 use instar_abi::wire::Wire;
 
-use crate::devices::{Backend, Bus, Flushing};
+use tracing::info;
+
+use crate::devices::{Backend, Bus, Counters, Effects, Flushing};
+use crate::effort::Effort;
 use crate::jail::Jail;
-use crate::vm::{GuestRam, Platform, Prepared, Run, VmError};
+use crate::series;
+use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 
 /// How long a guest may run without a request where nobody says otherwise.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -36,6 +43,7 @@ impl GuestProgram<'static> {
             operation::INFO => (include_bytes!(concat!(env!("OUT_DIR"), "/info.bin")), InfoReport::SIZE_BYTES),
             operation::COMMIT => (include_bytes!(concat!(env!("OUT_DIR"), "/commit.bin")), CommitReport::SIZE_BYTES),
             operation::REBASE => (include_bytes!(concat!(env!("OUT_DIR"), "/rebase.bin")), RebaseReport::SIZE_BYTES),
+            operation::MAP => (include_bytes!(concat!(env!("OUT_DIR"), "/map.bin")), MapReport::SIZE_BYTES),
             _ => return None,
         };
         Some(Self { elf, report_bytes })
@@ -71,19 +79,21 @@ pub struct DeviceFile<'a> {
     pub bulk: Option<&'a File>,
     /// When what was written becomes durable.
     pub flushing: Flushing,
+    /// A file that takes what is written, so that nothing is done to `file`, which need not be open for writing then.
+    pub scratch: Option<&'a File>,
 }
 
 impl<'a> DeviceFile<'a> {
     /// A file behind the page cache that is flushed when the guest asks for it.
     #[must_use]
     pub fn new(file: &'a File, writable: bool) -> Self {
-        Self { file, writable, direct: None, bulk: None, flushing: Flushing::default() }
+        Self { file, writable, direct: None, bulk: None, flushing: Flushing::default(), scratch: None }
     }
 
     /// Every way in which the file is open: what a process that runs the job must keep.
     pub fn descriptors(&self) -> impl Iterator<Item = &'a File> {
-        let Self { file, writable: _, direct, bulk, flushing: _ } = *self;
-        [file].into_iter().chain(direct).chain(bulk)
+        let Self { file, writable: _, direct, bulk, flushing: _, scratch } = *self;
+        [file].into_iter().chain(direct).chain(bulk).chain(scratch)
     }
 }
 
@@ -159,54 +169,81 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Every way to end without a report that can be read.
     pub fn run(self) -> Result<Report, VmError> {
+        self.run_counted().map(|(report, _)| report)
+    }
+
+    /// As [`Session::run`], and what it took.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_counted(mut self) -> Result<(Report, Effort), VmError> {
+        let jail = self.jail.take();
+        let mut runs = series::run(vec![self], jail, &mut |_, _| true)?;
+        runs.pop().ok_or_else(|| VmError::Config("there is nothing to run".to_owned()))
+    }
+
+    /// The files as devices.
+    pub(crate) fn backends(&self) -> Result<Vec<Backend<'a>>, VmError> {
+        let files: Arc<[&File]> = self.devices.iter().map(|device| device.file).collect();
+        let backend = |device: &DeviceFile<'a>| {
+            let backend = Backend::new(device.file, device.writable)?;
+            let backend = backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing);
+            Ok(backend.rehearsed_on(device.scratch, &files))
+        };
+        let backends = self.devices.iter().map(backend).collect::<std::io::Result<Vec<_>>>();
+        backends.map_err(|error| VmError::setup("looking at a file", error))
+    }
+
+    /// The machine, with its job; where there is a jail, one that is held as that demands.
+    pub(crate) fn machine(&mut self, jail: Option<&Jail<'_>>) -> Result<Vm, VmError> {
         if self.job.len() as u64 > JOB_BYTES {
             return Err(VmError::Config(format!("a job of {} bytes is too long", self.job.len())));
         }
-        let backends = self
-            .devices
-            .iter()
-            .map(|device| {
-                let backend = Backend::new(device.file, device.writable)?;
-                Ok(backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing))
-            })
-            .collect::<std::io::Result<Vec<_>>>()
-            .map_err(|error| VmError::setup("looking at a file", error))?;
-        let device_count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
-        let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
-        let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
-        let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
-        let prepared = match self.prepared.filter(|machine| machine.memory_bytes() == self.memory_bytes) {
+        let start = Instant::now();
+        let (was_prepared, memory_bytes) = (self.prepared.is_some(), self.memory_bytes);
+        let prepared = match self.prepared.take().filter(|machine| machine.memory_bytes() == self.memory_bytes) {
             Some(machine) => machine,
             None => self.program.prepare(self.platform, self.memory_bytes)?,
         };
-        let jail = self.jail.map(|jail| Jail { runner: self.platform.kind(), ..jail });
-        if let Some(jail) = &jail {
-            jail.demand(prepared.layers()).map_err(VmError::Unavailable)?;
+        if let Some(jail) = jail {
+            jail.demand(prepared.layers()).map_err(VmError::Jail)?;
         }
-        let mut vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;
+        let device_count = u32::try_from(self.devices.len()).unwrap_or(u32::MAX);
+        let vm = prepared.complete(self.platform, device_count, self.has_ciphers)?;
         vm.ram().write_low(JOB_START, self.job)?;
+        info!(device_count, memory_bytes, was_prepared, took = ?start.elapsed(), "sandbox ready");
+        Ok(vm)
+    }
+
+    /// Runs the guest of a machine on its devices, which are given back.
+    pub(crate) fn carry_out<'f>(
+        self,
+        vm: &mut Vm,
+        backends: Vec<Backend<'f>>,
+        watchdog: &mut Watchdog,
+    ) -> Result<(Report, Vec<Backend<'f>>, Counters), VmError> {
+        let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
+        let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
+        let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
         bus.publish(vm.ram())?;
-        let mut warnings = Vec::new();
-        let mut before_start = || {
-            if let Some(jail) = &jail {
-                warnings = jail.close().map_err(VmError::Unavailable)?.warnings();
-            }
-            Ok(())
-        };
-        vm.run(Run {
+        let start = Instant::now();
+        let done = vm.run(Run {
             bus: &mut bus,
-            limit: self.limit,
-            before_start: &mut before_start,
+            watchdog,
             after_request: &mut |ram| {
                 meter.borrow_mut().guest_says(word(ram, SHARED_DONE_BYTES), word(ram, SHARED_TOTAL_BYTES));
             },
-        })?;
+        });
+        let (backends, counters) = bus.into_parts();
+        info!(took = ?start.elapsed(), has_report = done.is_ok(), "guest ended");
+        info!("requests served exits={} {counters}", vm.exits());
+        done?;
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
-        let report = Report::read(area, self.program.report_bytes).map(|report| report.with_warnings(warnings));
+        let effects = backends.iter().map(Backend::effects).collect();
+        let report = Report { effects, ..Report::read(area, self.program.report_bytes)? };
         // The machine may live on for a while, and there may be secrets in its job.
         vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
-        vm.leave(jail.is_some());
-        report
+        Ok((report, backends, counters))
     }
 }
 
@@ -252,6 +289,7 @@ pub struct Report {
     header: ReportHeader,
     body: Vec<u8>,
     payload_start: usize,
+    effects: Vec<Effects>,
     warnings: Vec<String>,
 }
 
@@ -291,7 +329,7 @@ impl Report {
         }
         let mut body = vec![0; length];
         area(ReportHeader::SIZE_BYTES as u64, &mut body)?;
-        Ok(Self { header, body, payload_start: report_bytes, warnings: Vec::new() })
+        Ok(Self { header, body, payload_start: report_bytes, warnings: Vec::new(), effects: Vec::new() })
     }
 
     /// The same, with what was lacking around the guest.
@@ -325,6 +363,12 @@ impl Report {
     pub fn text(&self) -> String {
         let length = (self.header.text_length_bytes as usize).min(MAX_TEXT_BYTES);
         String::from_utf8_lossy(&self.header.text[..length]).into_owned()
+    }
+
+    /// What was rehearsed, for each device of the session; unless that has run elsewhere.
+    #[must_use]
+    pub fn effects(&self) -> &[Effects] {
+        &self.effects
     }
 
     /// The operation's report, to be decoded with [`Wire::get`]. All zeros if the guest did not get so far.

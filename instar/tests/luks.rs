@@ -169,7 +169,7 @@ fn commits(top: Option<&str>, base: Option<&str>, base_options: &[&str]) {
         scene.io(&base_only, &["write -P 0 0 4M"]);
     }
     scene.io(&both, &WRITTEN);
-    assert_eq!(scene.instar("commit", &["--image-opts", &both]), success("Image committed.\n"));
+    assert_eq!(scene.instar("commit", &["--verify", "--image-opts", &both]), success("Image committed.\n"));
     let merged: Vec<_> = MERGED.iter().map(|(byte, ..)| if *byte == 0x22 { 0 } else { *byte }).collect();
     let merged: Vec<_> = merged.into_iter().zip(MERGED).map(|(byte, (_, start, end))| (byte, start, end)).collect();
     scene.shows(&base_only, &merged);
@@ -350,7 +350,7 @@ fn an_encrypted_overlay_is_detached() {
     }
     let scene = rebase_scene(Some("top"), None, None);
     let options = "driver=qcow2,file.filename=top.qcow2,encrypt.key-secret=top";
-    assert_eq!(scene.instar("rebase", &["-b", "", "--image-opts", options]), success(""));
+    assert_eq!(scene.instar("rebase", &["--verify", "-b", "", "--image-opts", options]), success(""));
     fs::remove_file(scene.folder.path().join("old.qcow2")).expect("removed");
     scene.shows(options, &MERGED);
     scene.is_sound(options);
@@ -379,6 +379,9 @@ fn an_unsafe_rebase_needs_the_passphrase_too() {
     let unsafe_onto = |name| ["-u", "-b", name, "-F", "qcow2", "--image-opts"];
     let wrong = scene.instar("rebase", &[&unsafe_onto("new.qcow2")[..], &[&options("base")]].concat());
     assert_eq!(wrong.stderr, "instar: Could not open 'top.qcow2': Invalid password, cannot unlock any keyslot\n");
+    let told =
+        scene.instar("rebase", &[&["--errors=json"], &unsafe_onto("new.qcow2")[..], &[&options("base")]].concat());
+    assert!(told.stderr.starts_with("{\"code\":\"encryption-key\","), "{told:?}");
     let right = scene.instar("rebase", &[&unsafe_onto("new.qcow2")[..], &[&options("top")]].concat());
     assert_eq!(right, success(""));
     scene.shows(&options("top"), &[(0x22, 0, 4096)]);

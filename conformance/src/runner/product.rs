@@ -61,6 +61,15 @@ impl Product {
         &self.binary
     }
 
+    /// Asks what the case's command would do, as JSON.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn plan_case(&self, case: &Case, folder: &Path) -> io::Result<RunOutput> {
+        let mut command = self.command(folder);
+        run(command.args(["plan", case.op.word(), "--output=json"]).args(&case.argv), TIME_LIMIT)
+    }
+
     /// The command line of a case, ready to be run in `folder`.
     pub fn case_command(&self, case: &Case, folder: &Path) -> Command {
         let mut command = self.command(folder);

@@ -1,6 +1,6 @@
 //! Jobs as the host writes them, for images in memory: one device a layer, all writable.
 
-use instar_abi::job::{JobHeader, RebaseJob, operation};
+use instar_abi::job::{JobHeader, MapJob, RebaseJob, operation};
 use instar_abi::wire::Wire;
 use instar_exec::job::OPERATION_PART_OFFSET;
 
@@ -24,6 +24,15 @@ pub fn rebase(formats: &[u32], part: &RebaseJob) -> Vec<u8> {
     let mut job = for_operation(operation::REBASE, formats);
     job.resize(OPERATION_PART_OFFSET + RebaseJob::SIZE_BYTES, 0);
     part.put(&mut job[OPERATION_PART_OFFSET..]);
+    job
+}
+
+/// A map job.
+#[must_use]
+pub fn map(formats: &[u32], columns: u32) -> Vec<u8> {
+    let mut job = for_operation(operation::MAP, formats);
+    job.resize(OPERATION_PART_OFFSET + MapJob::SIZE_BYTES, 0);
+    MapJob { columns, reserved: 0 }.put(&mut job[OPERATION_PART_OFFSET..]);
     job
 }
 

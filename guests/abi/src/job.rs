@@ -3,7 +3,7 @@
 /// `JobHeader::magic`: "INSTARJB" in ASCII.
 pub const JOB_MAGIC: u64 = u64::from_le_bytes(*b"INSTARJB");
 /// Version of this contract; host and guest are built together and must agree exactly.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 /// The most devices one job can have.
 pub const MAX_DEVICES: usize = 256;
 /// The longest string (backing name, new backing name) in bytes; the qcow2 format's own limit is 1023.
@@ -21,6 +21,8 @@ pub mod operation {
     pub const COMMIT: u32 = 2;
     /// Change what an overlay is based on.
     pub const REBASE: u32 = 3;
+    /// Say what each layer of a chain holds in each part of the disk.
+    pub const MAP: u32 = 4;
 }
 
 /// Image formats as numbers.
@@ -71,6 +73,15 @@ pub mod commit_flag {
     pub const EMPTY_OVERLAY: u32 = 1;
     /// The base's format was found by probing, not recorded and not given.
     pub const BASE_FORMAT_PROBED: u32 = 2;
+    /// Stop when the base is durable; the overlay is looked at as if it was to be emptied, but stays as it is.
+    pub const COPY_ONLY: u32 = 4;
+    /// Write nothing: compare what the base shows with what the layers above it hold.
+    pub const COMPARE_ONLY: u32 = 8;
+    /// Empty the overlay and write nothing else: the base holds everything.
+    pub const EMPTY_ONLY: u32 = 16;
+    /// Write nothing: report, as [`crate::report::DigestItem`]s, what the base shows in those of its clusters that are going to
+    /// be written, beside what the layers above hold there. With [`COMPARE_ONLY`] the same is reported.
+    pub const DIGEST_ONLY: u32 = 32;
 }
 
 /// `RebaseJob::flags`.
@@ -79,6 +90,14 @@ pub mod rebase_flag {
     pub const UNSAFE: u32 = 1;
     /// Store compressed what the overlay receives.
     pub const COMPRESS: u32 = 2;
+    /// Write nothing: report what the overlay shows over the old chain, as [`crate::report::DigestItem`]s.
+    pub const DIGEST_OLD: u32 = 4;
+    /// Carry over what would be lost, read it back before tables show it, and stop before the header changes.
+    pub const COPY_ONLY: u32 = 8;
+    /// Write nothing: report what the overlay shows over the new chain.
+    pub const DIGEST_NEW: u32 = 16;
+    /// Change the header and nothing else: the overlay holds what it needs.
+    pub const HEADER_ONLY: u32 = 32;
 }
 
 wire_struct! {
@@ -144,6 +163,19 @@ wire_struct! {
         pub name: [u8; MAX_NAME_BYTES],
         /// The new backing format name, at most 15 bytes, padded with zeros; empty for none.
         pub format_name: [u8; 16],
+    }
+}
+
+/// The most columns of a map: with every layer that a job can have, it fits into a report.
+pub const MAX_MAP_COLUMNS: u32 = 512;
+
+wire_struct! {
+    /// The part of a job that only map has.
+    pub struct MapJob {
+        /// Into how many parts the disk is cut, from 1 to [`MAX_MAP_COLUMNS`].
+        pub columns: u32,
+        /// Always zero.
+        pub reserved: u32,
     }
 }
 

@@ -79,7 +79,8 @@ wire_struct! {
         pub error_kind: u32,
         /// Which layer the error is about.
         pub error_layer: u32,
-        /// The system's error number behind it, or 0.
+        /// The system's error number behind it, or 0. Of [`error_kind::OPEN`]: `ENOTSUP` for an image that asks for what is not
+        /// supported, `EKEYREJECTED` for a passphrase that is missing or wrong.
         pub errno: i32,
         /// Length of `text` in bytes.
         pub text_length_bytes: u32,
@@ -112,6 +113,32 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    /// What map reports. The payload behind it holds [`MapCell`]s: all columns of layer 0, then those of layer 1, and so on.
+    pub struct MapReport {
+        /// Size of the largest layer's disk.
+        pub size_bytes: u64,
+        /// How much of the disk a column stands for; the last one may stand for less.
+        pub column_bytes: u64,
+        /// Number of columns, at most as many as were asked for; 0 for an empty disk.
+        pub column_count: u32,
+        /// Number of layers.
+        pub layer_count: u32,
+    }
+}
+
+wire_struct! {
+    /// What one layer holds in one part of the disk. What is missing to the column's length the layer does not hold.
+    pub struct MapCell {
+        /// Bytes that are stored.
+        pub data_bytes: u64,
+        /// Bytes of the disk that are stored compressed.
+        pub compressed_bytes: u64,
+        /// Bytes that read as zeros and are not stored.
+        pub zero_bytes: u64,
+    }
+}
+
 /// `RepairItem::kind`.
 pub mod repair_kind {
     /// A refcount: `subject` is the host cluster, `recorded` its refcount, `references` what it should be.
@@ -139,6 +166,22 @@ wire_struct! {
         pub recorded: u64,
         /// What refers to it.
         pub references: u64,
+    }
+}
+
+/// The most [`DigestItem`]s in a report.
+pub const MAX_DIGESTS: u64 = 32768;
+
+wire_struct! {
+    /// What a part of the disk shows. The payload of a job that was asked for digests is a sequence of these, in the order of
+    /// the disk, for all parts in which the job could change something that it should not.
+    pub struct DigestItem {
+        /// First byte of the part.
+        pub guest_offset: u64,
+        /// Length of the part in bytes.
+        pub length_bytes: u64,
+        /// SHA-256 of the blocks of 4096 bytes that are not all zero, each behind its offset.
+        pub digest: [u8; 32],
     }
 }
 

@@ -28,8 +28,12 @@ pin! {
     report::ReportHeader::SIZE_BYTES => 8 + 6 * 4 + 1024, "the operation's report starts right behind the header";
     report::CommitReport::SIZE_BYTES => 24, "the host reads the report by these offsets";
     report::RebaseReport::SIZE_BYTES => 16, "the host reads the report by these offsets";
+    job::MapJob::SIZE_BYTES => 8, "the guest reads the job by these offsets";
+    report::MapReport::SIZE_BYTES => 24, "the cells start right behind it";
+    report::MapCell::SIZE_BYTES => 24, "the host cuts the payload by this";
     report::InfoReport::SIZE_BYTES => 4 * 4 + 3 * 8 + 4 * 4 + 2 * 1024 + 16, "the payload starts right behind it";
     report::RepairItem::SIZE_BYTES => 32, "the host cuts the payload by this";
+    report::DigestItem::SIZE_BYTES => 48, "the host cuts the payload by this";
     report::PayloadItem::SIZE_BYTES => 8, "the host walks the payload by these offsets";
     report::SnapshotItem::SIZE_BYTES => 40, "the host walks the payload by these offsets";
     report::BitmapItem::SIZE_BYTES => 16, "the host walks the payload by these offsets";
@@ -49,7 +53,7 @@ pin! {
 pin! {
     job::JOB_MAGIC => 0x424a_5241_5453_4e49, "a guest refuses a job without it";
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
-    job::ABI_VERSION => 3, "both sides are built with one version and must agree exactly";
+    job::ABI_VERSION => 4, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
     job::SECRETS_OFFSET => 16 << 10, "the guest looks for passphrases here";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
@@ -57,11 +61,22 @@ pin! {
     job::operation::INFO => 1, "the host says which job by this number";
     job::operation::COMMIT => 2, "the host says which job by this number";
     job::operation::REBASE => 3, "the host says which job by this number";
+    job::operation::MAP => 4, "the host says which job by this number";
+    job::MAX_MAP_COLUMNS => 512, "the guest refuses more";
     job::role::IMAGE => 1, "a data file taken for an image would be parsed";
     job::role::DATA => 2, "a data file taken for an image would be parsed";
     job::device_flag::WRITABLE => 1, "the guest must know which devices refuse writes";
     job::rebase_flag::UNSAFE => 1, "a safe rebase taken for an unsafe one loses data";
     job::rebase_flag::COMPRESS => 2, "the host says what the user wants by this number";
+    job::rebase_flag::DIGEST_OLD => 4, "a job that was to write nothing would write";
+    job::rebase_flag::COPY_ONLY => 8, "the header would change before anybody has verified what was copied";
+    job::rebase_flag::DIGEST_NEW => 16, "a job that was to write nothing would write";
+    job::rebase_flag::HEADER_ONLY => 32, "the work would be done twice, or the header not changed";
+    job::commit_flag::COPY_ONLY => 4, "the overlay would be emptied before anybody has verified what was copied";
+    job::commit_flag::COMPARE_ONLY => 8, "a job that was to write nothing would write";
+    job::commit_flag::EMPTY_ONLY => 16, "the work would be done twice, or the overlay not emptied";
+    job::commit_flag::DIGEST_ONLY => 32, "a job that was to write nothing would write";
+    report::MAX_DIGESTS => 32768, "as many fit into the report";
     report::repair_kind::REFCOUNT => 1, "the host words what was corrected by this number";
     report::repair_kind::L1_FLAG => 2, "the host words what was corrected by this number";
     report::repair_kind::L2_FLAG => 3, "the host words what was corrected by this number";
@@ -121,6 +136,12 @@ const _: () = assert!(
     (job::JobHeader::SIZE_BYTES + job::MAX_DEVICES * job::DeviceEntry::SIZE_BYTES + job::RebaseJob::SIZE_BYTES) as u64
         <= job::SECRETS_OFFSET as u64,
     "the longest job must end before its secrets"
+);
+const _: () = assert!(
+    (report::ReportHeader::SIZE_BYTES + report::MapReport::SIZE_BYTES) as u64
+        + job::MAX_MAP_COLUMNS as u64 * (job::MAX_DEVICES * report::MapCell::SIZE_BYTES) as u64
+        <= memory::REPORT_BYTES,
+    "a report must hold the largest map"
 );
 const _: () = assert!((job::SECRETS_OFFSET as u64) < memory::JOB_BYTES, "secrets need room behind the job");
 

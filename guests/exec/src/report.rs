@@ -9,6 +9,11 @@ use instar_abi::wire::Wire;
 use crate::job::JobError;
 use crate::storage::StorageError;
 
+/// The error number of an image that needs what is not supported here.
+pub(crate) const ENOTSUP: i32 = 95;
+/// The error number of an image whose passphrase is missing or wrong.
+pub(crate) const EKEYREJECTED: i32 = 129;
+
 /// Why a job failed, as the host will tell the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -26,6 +31,11 @@ impl Failure {
     /// A failure of the given [`error_kind`], without an error number.
     pub fn new(kind: u32, layer: u32, text: impl fmt::Display) -> Self {
         Self { kind, layer, errno: 0, text: text.to_string() }
+    }
+
+    /// The same with the system's error number for it.
+    pub fn with_errno(self, errno: i32) -> Self {
+        Self { errno, ..self }
     }
 
     /// A device request failed while `layer` was read or written.

@@ -7,13 +7,16 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::plan::PlanArguments;
+
 /// `instar`.
 #[derive(Debug, Parser)]
 #[command(name = "instar", version, about, args_override_self = true, infer_long_args = true)]
 pub struct Arguments {
-    /// With --version: say too what a guest is held by on this machine
-    #[arg(short = 'v', long = "verbose")]
-    pub verbose: bool,
+    /// Say on standard error what is done; twice: every batch of requests too. With --version: say what a guest is held by on
+    /// this machine
+    #[arg(short = 'v', long = "verbose", action = ArgAction::Count, global = true)]
+    pub verbosity: u8,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -34,16 +37,23 @@ pub enum Command {
     /// Change the backing file of an overlay
     #[command(args_override_self = true, infer_long_args = true)]
     Rebase(Box<RebaseArguments>),
+    /// Do as qemu-img does: commit, info and rebase here, everything else by the real qemu-img
+    #[command(name = "qemu-img", disable_help_flag = true)]
+    QemuImg(QemuImgArguments),
+    /// Say what a commit or rebase would do, and change nothing
+    Plan(PlanArguments),
 }
 
 impl Command {
-    /// How a guest is to be held.
-    pub(super) fn jail(&self) -> &JailArguments {
+    /// How a guest is to be held; nothing where that is another command's.
+    pub(super) fn jail(&self) -> Option<&JailArguments> {
         match self {
-            Self::Commit(arguments) => &arguments.jail,
-            Self::Doctor(arguments) => &arguments.jail,
-            Self::Info(arguments) => &arguments.jail,
-            Self::Rebase(arguments) => &arguments.jail,
+            Self::Commit(arguments) => Some(&arguments.jail),
+            Self::Doctor(arguments) => Some(&arguments.jail),
+            Self::Info(arguments) => Some(&arguments.jail),
+            Self::Rebase(arguments) => Some(&arguments.jail),
+            Self::Plan(arguments) => Some(arguments.jail()),
+            Self::QemuImg(_) => None,
         }
     }
 }
@@ -61,6 +71,10 @@ pub struct ImageArguments {
     /// than once. FILE's options name it: --image-opts driver=qcow2,file.filename=FILE,encrypt.key-secret=ID
     #[arg(long = "object", value_name = "OBJDEF", allow_hyphen_values = true, action = ArgAction::Append)]
     pub objects: Vec<OsString>,
+    /// Form of what is said of an error: human, or json (one object on standard error). Without it json for commit and
+    /// rebase with --output json, human otherwise
+    #[arg(long = "errors", value_name = "FORM", allow_hyphen_values = true)]
+    pub errors: Option<OsString>,
     /// The image
     #[arg(value_name = "FILE")]
     pub files: Vec<OsString>,
@@ -88,6 +102,18 @@ pub struct JailArguments {
     /// (also INSTAR_SANDBOX)
     #[arg(long = "sandbox", value_name = "KIND", allow_hyphen_values = true)]
     pub sandbox: Option<OsString>,
+}
+
+/// What is done and told besides.
+#[derive(Debug, Args)]
+pub struct CareArguments {
+    /// Read the result again in a fresh sandbox, from the disk, and compare it, before FILE is emptied or names another
+    /// backing file
+    #[arg(long = "verify")]
+    pub verify: bool,
+    /// Tell what it took: exits, requests, bytes and times; on standard error, or in the JSON output
+    #[arg(long = "stats")]
+    pub stats: bool,
 }
 
 /// What `commit` is asked for.
@@ -133,6 +159,8 @@ pub struct CommitArguments {
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
     #[command(flatten)]
+    pub care: CareArguments,
+    #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]
     pub jail: JailArguments,
@@ -168,6 +196,9 @@ pub struct InfoArguments {
     /// Print what qemu-img of this version prints, such as 8.2.0
     #[arg(long = "qemu-version", value_name = "V", allow_hyphen_values = true)]
     pub qemu_version: Option<OsString>,
+    /// Tell what it took on standard error: exits, requests, bytes and times
+    #[arg(long = "stats")]
+    pub stats: bool,
     #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]
@@ -213,9 +244,19 @@ pub struct RebaseArguments {
     #[arg(long = "output", value_name = "FORM", allow_hyphen_values = true)]
     pub output: Option<OsString>,
     #[command(flatten)]
+    pub care: CareArguments,
+    #[command(flatten)]
     pub gate: GateArguments,
     #[command(flatten)]
     pub jail: JailArguments,
+}
+
+/// What `qemu-img` is asked for.
+#[derive(Debug, Args)]
+pub struct QemuImgArguments {
+    /// What would follow the word qemu-img on a command line
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
 }
 
 /// Words that `--progress` understands. It can stand alone, as qemu-img has it, so only these are taken for its value.
@@ -224,7 +265,8 @@ const PROGRESS_WORDS: [&str; 5] = ["auto", "plain", "bar", "json", "none"];
 /// The command line of `commit` with `--progress WORD` written as `--progress=WORD`; any other unchanged.
 pub(super) fn join_progress(arguments: &[OsString]) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
-    let commits = arguments.get(1).is_some_and(|command| command == "commit");
+    let first = arguments.iter().skip(1).find(|word| *word != "plan");
+    let commits = first.is_some_and(|command| command == "commit");
     for argument in arguments {
         match joined.last_mut() {
             Some(last) if commits && last == "--progress" && PROGRESS_WORDS.iter().any(|word| argument == *word) => {
@@ -248,6 +290,7 @@ mod tests {
             join_progress(&words).join(std::ffi::OsStr::new(" ")).into_string().expect("UTF-8")
         };
         assert_eq!(join("instar commit --progress json a"), "instar commit --progress=json a");
+        assert_eq!(join("instar plan commit --progress json a"), "instar plan commit --progress=json a");
         assert_eq!(join("instar commit --progress a"), "instar commit --progress a");
         assert_eq!(join("instar commit -p none"), "instar commit -p none");
         assert_eq!(join("instar rebase --progress none"), "instar rebase --progress none");

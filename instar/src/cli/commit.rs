@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use instar_abi::job::{CommitJob, commit_flag, format, operation};
 use instar_abi::report::{CommitReport, error_kind, info_flag};
 use instar_abi::wire::Wire;
+use zeroize::Zeroizing;
 
 use super::arguments::CommitArguments;
 use super::cache::CacheMode;
@@ -17,11 +18,17 @@ use super::job::{Devices, memory_bytes};
 use super::meter::{Meter, Style};
 use super::operand::{gate_options, one_file, open};
 use super::output::{Form, complain, print};
+use super::plan::{self, Moves, PlanOptions, Subject, Wishes};
 use super::progress::ProgressWish;
 use super::rate;
 use super::repairs;
-use super::sandbox::{Inspector, Reported, Sandbox};
+use super::room;
+use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
+use super::stage::run_jobs;
+use super::stats::Stats;
+use super::verdict::{AFTERWARDS, COPYING, Verdict};
+use crate::code::Code;
 use crate::devices::Flushing;
 use crate::files::chain::{Layer, Links, discover};
 use crate::files::policy::Gate;
@@ -32,11 +39,16 @@ use crate::vm::VmError;
 
 const COMMAND: &str = "commit";
 
-/// Runs the command.
+/// Runs the command, or with `plan` only says what it would do.
 ///
 /// # Errors
 /// Everything that keeps it from being done.
-pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &CommitArguments,
+    plan: Option<&PlanOptions>,
+    sandbox: &mut impl Sandbox,
+) -> Result<(), Failure> {
+    let stats = Stats::begin(arguments.care.stats);
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let rate = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
     let style = Style::choose(COMMAND, arguments.progress.as_deref(), arguments.show_progress, arguments.quiet)?;
@@ -48,24 +60,42 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
     };
     let afterwards = Afterwards::choose(arguments)?;
     let progress_wish = ProgressWish::listen();
-    sandbox.expect(operation::COMMIT);
-    let opened = open_layers(file, arguments, sandbox)?;
+    if plan.is_none() {
+        sandbox.expect(operation::COMMIT);
+    }
+    let access = if plan.is_some() { Access::Read } else { Access::Write };
+    let opened = open_layers(file, arguments, access, sandbox)?;
     // Whatever fails from here on fails behind the first line of progress, as in qemu-img.
+    let style = if plan.is_some() { Style::Silent } else { style };
     let meter = Meter::start(style, progress_wish);
     let mut chain = Chain::choose(opened, arguments)?;
     chain.use_cache(cache)?;
     afterwards.check(arguments, &chain.layers, chain.base)?;
     check_siblings(arguments, &chain.layers, chain.base, sandbox)?;
-    chain.make_base_writable(arguments.force)?;
+    chain.check_base(arguments.force)?;
+    if plan.is_none() {
+        chain.make_base_writable()?;
+    }
     warn_of_snapshots(&chain.layers, chain.base);
     // qemu-img never empties a vmdk overlay, so that has to be asked for.
     let empties =
         afterwards == Afterwards::Empty && (arguments.empty || chain.layers[0].summary.format != format::VMDK);
-    if empties {
+    if empties && plan.is_none() {
         chain.make_writable(0)?;
     }
     let removal = (afterwards == Afterwards::Delete).then(|| chain.prepare_removal()).transpose()?;
-    let how = How { empties, flushing: cache.flushing, bytes_per_second: rate, removal: removal.as_ref() };
+    let how = How {
+        empties,
+        verifies: arguments.care.verify,
+        flushing: cache.flushing,
+        bytes_per_second: rate,
+        removal: removal.as_ref(),
+    };
+    if let Some(plan) = plan {
+        let wishes = Wishes { options: plan, form, is_quiet: arguments.quiet };
+        return chain.plan(&how, &wishes, sandbox);
+    }
+    chain.check_room(&how, sandbox)?;
     let report = chain.merge(&how, meter, sandbox)?;
     if let Some(removal) = &removal {
         chain.delete_overlay(removal)?;
@@ -74,8 +104,18 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
         return Ok(());
     }
     match form {
-        Form::Human => print(b"Image committed.\n"),
-        Form::Json => print(chain.as_json(&report, afterwards == Afterwards::Delete).as_bytes()),
+        Form::Human => print(b"Image committed.\n").map(|()| stats.tell(sandbox.efforts())),
+        Form::Json => {
+            let mut more = Vec::new();
+            if afterwards == Afterwards::Delete {
+                more.push(("overlay_deleted", "true".to_owned()));
+            }
+            if how.verifies {
+                more.push(("verified", "true".to_owned()));
+            }
+            more.extend(stats.as_json(sandbox.efforts()).map(|stats| ("stats", stats)));
+            print(chain.as_json(&report, more).as_bytes())
+        }
     }
 }
 
@@ -83,6 +123,8 @@ pub(super) fn run(arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Re
 #[derive(Default)]
 struct How<'a> {
     empties: bool,
+    /// The base is read again and compared before the overlay changes.
+    verifies: bool,
     flushing: Flushing,
     bytes_per_second: u64,
     /// What is done with the overlay afterwards.
@@ -104,8 +146,13 @@ struct Opened {
     secrets: Vec<LayerSecret>,
 }
 
-fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl Sandbox) -> Result<Opened, Failure> {
-    let overlay = open(file, &arguments.image, Access::Write)?;
+fn open_layers(
+    file: &OsStr,
+    arguments: &CommitArguments,
+    access: Access,
+    sandbox: &mut impl Sandbox,
+) -> Result<Opened, Failure> {
+    let overlay = open(file, &arguments.image, access)?;
     let name = overlay.image.name().to_vec();
     let options = gate_options(&arguments.gate, arguments.base.as_deref());
     let gate = Gate::new(&name, &options).map_err(Failure::File)?;
@@ -114,9 +161,8 @@ fn open_layers(file: &OsStr, arguments: &CommitArguments, sandbox: &mut impl San
     if layers[0].summary.format == format::RAW && layers[0].given_format == format::PROBE {
         warn_of_probed_raw(&name);
     }
-    let secrets = overlay.secrets.of_layers(&layers).map_err(|error| {
-        Failure::Open(OpenError { image: name, backing_depth: error.layer, cause: Cause::Image(error.text) })
-    })?;
+    let secrets = overlay.secrets.of_layers(&layers);
+    let secrets = secrets.map_err(|error| Failure::Open(error.into_open_error(&layers)))?;
     Ok(Opened { gate, layers, secrets })
 }
 
@@ -149,31 +195,37 @@ impl Chain {
         Ok(())
     }
 
-    /// Everything that is decided about the base before it is opened for writing, and then that. `takes_for_raw` says that the
-    /// user answers for a base that looks raw.
-    fn make_base_writable(&mut self, takes_for_raw: bool) -> Result<(), Failure> {
+    /// Everything that is decided about the base before it is opened for writing. `takes_for_raw` says that the user answers for
+    /// a base that looks raw.
+    fn check_base(&self, takes_for_raw: bool) -> Result<(), Failure> {
         let index = self.base;
         let base = &self.layers[index];
         if base.summary.format == format::PARALLELS {
             let text =
                 format!("Block format 'parallels' used by node '#block{index:03}' does not support reopening files");
-            return Err(Failure::Option(text));
+            return Err(Failure::Whole { code: Code::UnsupportedFormat, file: base.image.name().to_vec(), text });
         }
-        let finding = |text: &str| {
+        let finding = |code, text: &str| {
             let (image, text) = (base.image.name().to_vec(), text.as_bytes().to_vec());
-            Err(Failure::Image { image, text })
+            Err(Failure::Image { code, image, text })
         };
         if base.given_format == format::PROBE && base.summary.format == format::RAW && !takes_for_raw {
             return finding(
+                Code::Refused,
                 "Its format is not recorded and probing guessed raw; writing to it is refused. \
                  Record the format first (instar rebase -u -b NAME -F raw FILE), or take it for raw with --force",
             );
         }
         if base.summary.flags & info_flag::CORRUPT != 0 {
-            return finding("The image is marked corrupt; writing to it is refused");
+            return finding(Code::CorruptImage, "The image is marked corrupt; writing to it is refused");
         }
-        self.make_writable(index)?;
-        self.layers[index].files_mut().for_each(ImageFile::open_for_bulk);
+        Ok(())
+    }
+
+    /// Opens the base for writing.
+    fn make_base_writable(&mut self) -> Result<(), Failure> {
+        self.make_writable(self.base)?;
+        self.layers[self.base].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
     }
 
@@ -183,40 +235,126 @@ impl Chain {
     }
 
     fn merge(&self, how: &How<'_>, mut progress: Meter, sandbox: &mut impl Sandbox) -> Result<CommitReport, Failure> {
-        // An overlay that was not closed properly is repaired, whatever becomes of it.
-        let changes_overlay = how.empties || self.layers[0].summary.flags & info_flag::DIRTY != 0;
-        let devices = Devices::chain(&self.layers, |index| index == self.base || (index == 0 && changes_overlay))
-            .with_secrets(&self.secrets)
-            .flushed(how.flushing)
-            .limited_to(how.bytes_per_second)
-            .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
+        let jobs = self.jobs(how);
+        let mut on_progress = |done, total| progress.update(done, total);
+        let mut verdict = Verdict::default();
+        let mut goes_on = |index, answer: &Answer| {
+            answer.error().is_none() && (!how.verifies || verdict.goes_on(index, &answer.payload))
+        };
+        let memory_bytes = memory_bytes(&self.layers);
+        let answers = run_jobs(sandbox, operation::COMMIT, &jobs, memory_bytes, &mut on_progress, &mut goes_on)
+            .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
+        let copying = answers.get(if how.verifies { COPYING } else { 0 });
+        copying.into_iter().for_each(|answer| repairs::tell(&self.layers, &answer.payload));
+        if let Some(part) = verdict.changed {
+            // The overlay holds nothing there that could be written again.
+            let hint =
+                ", but shows that, too. Check the disk and restore the base before it is used or committed to again";
+            return Err(self.verification_failure(self.base, part.to_string().as_bytes(), hint));
+        }
+        let Some(last) = answers.last() else {
+            return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("there is none".to_owned()) });
+        };
+        if let Some(error) = last.error() {
+            let is_verifying = how.verifies && answers.len() == AFTERWARDS + 1;
+            return Err(if is_verifying {
+                let hint = " and still reads as before: check the disk, then run the same command again";
+                self.verification_failure(error.layer, &error.text, hint)
+            } else {
+                self.failure(error)
+            });
+        }
+        progress.finish();
+        self.report(last)
+    }
+
+    /// The jobs that make up the commit: all in one; or a look at what must not change, copying, comparing, and what the overlay
+    /// may forget. Each may write to what it has to change, and to nothing else.
+    fn jobs<'a>(&'a self, how: &How<'a>) -> Vec<(Devices<'a>, CommitJob)> {
+        if !how.verifies {
+            return vec![self.whole(how)];
+        }
+        let emptying = how.empties.then(|| self.part(how, commit_flag::EMPTY_ONLY, false, true));
+        let digesting = self.part(how, commit_flag::DIGEST_ONLY, false, false);
+        let copying = self.part(how, commit_flag::COPY_ONLY, true, self.is_dirty());
+        let comparing = self.part(how, commit_flag::COMPARE_ONLY, false, false);
+        [digesting, copying, comparing].into_iter().chain(emptying).collect()
+    }
+
+    /// The job that does everything.
+    fn whole<'a>(&'a self, how: &How<'a>) -> (Devices<'a>, CommitJob) {
+        self.part(how, 0, true, how.empties || self.is_dirty())
+    }
+
+    /// Whether the overlay was not closed properly: it is repaired then, whatever becomes of it.
+    fn is_dirty(&self) -> bool {
+        self.layers[0].summary.flags & info_flag::DIRTY != 0
+    }
+
+    /// A job, and the devices that it is about.
+    fn part<'a>(
+        &'a self,
+        how: &How<'a>,
+        own_flags: u32,
+        writes_base: bool,
+        writes_overlay: bool,
+    ) -> (Devices<'a>, CommitJob) {
         let mut flags = if how.empties { commit_flag::EMPTY_OVERLAY } else { 0 };
         if self.layers[self.base].given_format == format::PROBE {
             flags |= commit_flag::BASE_FORMAT_PROBED;
         }
         let base_layer = u32::try_from(self.base).unwrap_or(u32::MAX);
-        let job = devices.job(operation::COMMIT, &CommitJob { base_layer, flags });
-        let mut on_progress = |done, total| progress.update(done, total);
-        let memory_bytes = memory_bytes(&self.layers);
-        let answer = sandbox
-            .run(operation::COMMIT, &devices, &job, memory_bytes, Some(&mut on_progress))
-            .map_err(|error| Failure::Sandbox { image: self.name(0), error })?;
-        repairs::tell(&self.layers, &answer.payload);
-        if let Some(error) = answer.error() {
-            return Err(self.failure(error));
-        }
-        progress.finish();
+        let devices =
+            Devices::chain(&self.layers, |index| (writes_base && index == self.base) || (writes_overlay && index == 0))
+                .with_secrets(&self.secrets)
+                .flushed(how.flushing)
+                .limited_to(how.bytes_per_second)
+                .used_for(how.removal.map_or(Purpose::Writing, |removal| Purpose::Removing(removal.as_fd())));
+        (devices, CommitJob { base_layer, flags: flags | own_flags })
+    }
+
+    fn report(&self, answer: &Answer) -> Result<CommitReport, Failure> {
         if answer.operation.len() < CommitReport::SIZE_BYTES {
             return Err(Failure::Sandbox { image: self.name(0), error: VmError::Report("it is cut off".to_owned()) });
         }
         Ok(CommitReport::get(&answer.operation))
     }
 
+    /// Says what merging would do.
+    fn plan(&self, how: &How<'_>, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        let (devices, job) = self.rehearsed(how);
+        let rehearsed = plan::rehearse(&self.layers, operation::COMMIT, &devices, &job, sandbox)?;
+        if let Some(error) = rehearsed.answer.error() {
+            return Err(self.failure(error));
+        }
+        let report = self.report(&rehearsed.answer)?;
+        let subject = Subject { command: COMMAND, layers: &self.layers, target: self.base };
+        let moves = Moves {
+            bytes: report.bytes_committed,
+            clusters: report.clusters_committed,
+            cleared_clusters: report.overlay_clusters_cleared,
+            deletes_overlay: how.removal.is_some(),
+        };
+        plan::show(&subject, &moves, &rehearsed, wishes, &devices, sandbox)
+    }
+
+    /// Refuses what cannot fit on the base's file system.
+    fn check_room(&self, how: &How<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        room::check(&self.layers, self.base, || self.rehearsed(how), sandbox)
+    }
+
+    /// What is rehearsed: everything at once, as verification changes nothing.
+    fn rehearsed<'a>(&'a self, how: &How<'a>) -> (Devices<'a>, Zeroizing<Vec<u8>>) {
+        let (devices, part) = self.whole(how);
+        let job = devices.job(operation::COMMIT, &part);
+        (devices, job)
+    }
+
     /// Deletes the overlay; what it held is in the base, and that is on the disk in every cache mode.
     fn delete_overlay(&self, removal: &Removal) -> Result<(), Failure> {
-        let failed = |what: &str, error: &io::Error| Failure::Image {
-            image: self.name(0),
-            text: format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes(),
+        let failed = |what: &str, error: &io::Error| {
+            let text = format!("It was committed, but not deleted: {what}{}", system_text(error)).into_bytes();
+            Failure::Image { code: Code::NotDeleted, image: self.name(0), text }
         };
         self.layers[self.base]
             .files()
@@ -237,22 +375,26 @@ impl Chain {
 
     /// What the guest program reported, as the user will read it.
     fn failure(&self, error: Reported) -> Failure {
-        let image = self.name(error.layer);
+        let (image, code) = (self.name(error.layer), error.code(Code::JobFailed));
         match error.kind {
-            error_kind::OPEN => {
-                let backing_depth = if error.layer < self.layers.len() { error.layer } else { 0 };
-                Failure::Open(OpenError { image: self.name(0), backing_depth, cause: Cause::Image(error.text) })
-            }
+            error_kind::OPEN => Failure::Open(error.into_open_error(&self.layers)),
             error_kind::CORRUPT | error_kind::UNSUPPORTED | error_kind::REFUSED => {
-                Failure::Image { image, text: error.text }
+                Failure::Image { code, image, text: error.text }
             }
-            error_kind::JOB | error_kind::STORAGE => Failure::Job(error.text),
+            error_kind::JOB | error_kind::STORAGE => Failure::Job { code, image, text: error.text },
             error_kind::INTERNAL => Failure::Sandbox { image, error: error.into_stop() },
             kind => Failure::Sandbox { image, error: VmError::Report(format!("unknown kind of error {kind}")) },
         }
     }
 
-    fn as_json(&self, report: &CommitReport, deleted: bool) -> String {
+    /// What the fresh sandbox found when it read the base again, and what is to be done.
+    fn verification_failure(&self, layer: usize, text: &[u8], hint: &str) -> Failure {
+        let text =
+            [b"Verification failed: ", text, b"; '", &self.name(0), b"' was not changed", hint.as_bytes()].concat();
+        Failure::Image { code: Code::VerificationFailed, image: self.name(layer), text }
+    }
+
+    fn as_json(&self, report: &CommitReport, more: Vec<(&str, String)>) -> String {
         let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
         let format = |layer: usize| driver::name(self.layers[layer].summary.format).unwrap_or("unknown");
         let members = [
@@ -264,9 +406,8 @@ impl Chain {
             ("bytes_committed", report.bytes_committed.to_string()),
             ("overlay_clusters_cleared", report.overlay_clusters_cleared.to_string()),
         ];
-        let deleted = deleted.then(|| ("overlay_deleted", "true".to_owned()));
         let lines: Vec<String> =
-            members.iter().chain(&deleted).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
+            members.iter().chain(&more).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 }
@@ -282,117 +423,4 @@ pub(super) fn warn_of_probed_raw(image: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
-    use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
-    use proptest::prelude::*;
-
-    use super::super::job::Devices;
-    use super::super::sandbox::{Answer, OnProgress};
-    use super::*;
-    use crate::files::chain::Summary;
-    use crate::files::{LayerKey, Location, Origin, open_operand};
-
-    /// Answers every job in the same way.
-    struct Says(Answer);
-
-    impl Sandbox for Says {
-        fn run(
-            &mut self,
-            _: u32,
-            _: &Devices<'_>,
-            _: &[u8],
-            _: u64,
-            progress: Option<OnProgress<'_>>,
-        ) -> std::result::Result<Answer, VmError> {
-            progress.into_iter().for_each(|progress| progress(u64::MAX, 3));
-            Ok(self.0.clone())
-        }
-    }
-
-    fn answer(outcome: u32, error_kind: u32, error_layer: u32, errno: i32, text: &[u8], operation: &[u8]) -> Answer {
-        let mut padded = [0; MAX_TEXT_BYTES];
-        padded[..text.len()].copy_from_slice(text);
-        let header = ReportHeader {
-            magic: REPORT_MAGIC,
-            outcome,
-            error_kind,
-            error_layer,
-            errno,
-            text_length_bytes: u32::try_from(text.len()).expect("short"),
-            payload_length_bytes: 0,
-            text: padded,
-        };
-        Answer { header, operation: operation.to_vec(), payload: Vec::new() }
-    }
-
-    fn merge(answer: Answer) -> std::result::Result<CommitReport, String> {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let layer = |name: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, b"").expect("a file");
-            let image = open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens");
-            let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
-            let summary = Summary { format: format::QCOW2, ..Summary::default() };
-            Layer {
-                image,
-                data: None,
-                extents: Vec::new(),
-                summary,
-                given_format: format::QCOW2,
-                location,
-                recorded: None,
-                key: LayerKey::default(),
-            }
-        };
-        let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1, secrets: Vec::new() };
-        let progress = Meter::start(Style::Silent, ProgressWish::default());
-        let place = format!("{}/", directory.path().display());
-        chain
-            .merge(&How::default(), progress, &mut Says(answer))
-            .map_err(|failure| failure.to_string().replace(&place, ""))
-    }
-
-    #[test]
-    fn each_kind_of_error_has_its_sentence() {
-        let said =
-            |kind, layer, errno, text: &[u8]| merge(answer(1, kind, layer, errno, text, b"")).expect_err("failed");
-        let text = b"a finding\x1b[2J";
-        assert_eq!(
-            said(error_kind::OPEN, 1, 0, text),
-            "instar: Could not open 'top': Could not open backing file: a finding\\x1b[2J"
-        );
-        assert_eq!(said(error_kind::CORRUPT, 1, 0, text), "instar: 'base': a finding\\x1b[2J");
-        assert_eq!(said(error_kind::REFUSED, 0, 0, b"no"), "instar: 'top': no");
-        assert_eq!(said(error_kind::JOB, 1, 0, b"no"), "instar: Block job failed: no");
-        assert_eq!(said(error_kind::JOB, 1, 28, b""), "instar: Block job failed: No space left on device");
-        assert_eq!(said(error_kind::STORAGE, 1, 5, b"detail"), "instar: Block job failed: Input/output error");
-        assert_eq!(said(error_kind::INTERNAL, 1, 0, b"no memory"), "instar: 'base': the sandbox stopped: no memory");
-    }
-
-    #[test]
-    fn reports_that_lie_are_named_as_such() {
-        let said = |answer| merge(answer).expect_err("no result");
-        let wrong = "instar: 'top': the sandbox stopped: the guest program's report is not valid: ";
-        assert_eq!(said(answer(1, 77, 9, 0, b"", b"")), format!("{wrong}unknown kind of error 77"));
-        assert_eq!(said(answer(outcome::DONE, 0, 0, 0, b"", &[0; 23])), format!("{wrong}it is cut off"));
-        assert_eq!(said(answer(1, error_kind::REFUSED, u32::MAX, 0, b"no", b"")), "instar: 'top': no");
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_brings_the_host_down(
-            numbers in any::<(u32, u32, u32, i32, u32)>(),
-            text in proptest::collection::vec(any::<u8>(), 0..MAX_TEXT_BYTES),
-            operation in proptest::collection::vec(any::<u8>(), 0..64),
-        ) {
-            let (outcome, kind, layer, errno, length) = numbers;
-            let mut answer = answer(outcome % 3, kind % 10, layer, errno, &text, &operation);
-            answer.header.text_length_bytes = length;
-            if let Err(said) = merge(answer) {
-                prop_assert!(said.starts_with("instar: ") && !said.chars().any(char::is_control));
-            }
-        }
-    }
-}
+mod tests;

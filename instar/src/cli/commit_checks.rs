@@ -6,8 +6,9 @@ use super::arguments::CommitArguments;
 use super::error::Failure;
 use super::info::ImageInfo;
 use super::operand::gate_options;
-use super::output::complain;
+use super::output::warn;
 use super::sandbox::{Inspector, Sandbox};
+use crate::code::Code;
 use crate::files::chain::Layer;
 use crate::files::{driver, find_siblings};
 use crate::text::Printable;
@@ -46,8 +47,10 @@ impl Afterwards {
     pub(super) fn check(self, arguments: &CommitArguments, layers: &[Layer], base: usize) -> Result<(), Failure> {
         let overlay = &layers[0];
         let name = |layer: usize| Printable(layers[layer].image.name());
-        let refused =
-            |text: String| Err(Failure::Image { image: overlay.image.name().to_vec(), text: text.into_bytes() });
+        let refused = |text: String| {
+            let (image, text) = (overlay.image.name().to_vec(), text.into_bytes());
+            Err(Failure::Image { code: Code::Refused, image, text })
+        };
         match self {
             Self::Empty if arguments.empty && base != 1 => refused(format!(
                 "--empty: it would show '{}' again, which is older than what '{}' receives; it can only be emptied into the \
@@ -82,8 +85,8 @@ fn can_be_emptied(layer: &Layer) -> bool {
 /// the base.
 pub(super) fn warn_of_snapshots(layers: &[Layer], base: usize) {
     for layer in layers[..base].iter().filter(|layer| has_snapshots(layer)) {
-        complain(&format!(
-            "instar: warning: '{}' has internal snapshots; where they read from '{}', they will show the changed data",
+        warn(&format!(
+            "'{}' has internal snapshots; where they read from '{}', they will show the changed data",
             Printable(layer.image.name()),
             Printable(layers[base].image.name())
         ));
@@ -110,7 +113,7 @@ pub(super) fn check_siblings(
         let found = find_siblings(directory, &options, layers, base, &mut Inspector(sandbox)).map_err(Failure::File)?;
         for (name, reason) in found.unknown {
             let (name, reason) = (Printable(&name), Printable(reason.as_bytes()));
-            complain(&format!("instar: warning: Could not tell what '{name}' is based on: {reason}"));
+            warn(&format!("Could not tell what '{name}' is based on: {reason}"));
         }
         overlays.extend(found.overlays);
     }
@@ -123,7 +126,7 @@ pub(super) fn check_siblings(
     }
     for overlay in overlays {
         let (base, overlay) = (Printable(&base), Printable(&overlay));
-        complain(&format!("instar: warning: '{overlay}' reads from '{base}' too and will show the changed data"));
+        warn(&format!("'{overlay}' reads from '{base}' too and will show the changed data"));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::info::{FileFacts, ImageEntry, ImageInfo, RECORDED, Version};
 use super::operand::{gate_options, one_file, open};
 use super::output::{Form, print};
 use super::sandbox::{Inspector, Sandbox};
+use super::stats::Stats;
 use crate::files::chain::{ChainError, Finding, Links, Summary, discover, inspect_whole, open_data};
 use crate::files::policy::Gate;
 use crate::files::{Access, Cause, ImageFile, Location, OpenError};
@@ -24,6 +25,7 @@ const COMMAND: &str = "info";
 /// # Errors
 /// Everything that keeps it from being done.
 pub(super) fn run(arguments: &InfoArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+    let stats = Stats::begin(arguments.stats);
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let version = version(arguments.qemu_version.as_deref())?;
     let file = one_file(COMMAND, &arguments.image)?;
@@ -54,7 +56,9 @@ pub(super) fn run(arguments: &InfoArguments, sandbox: &mut impl Sandbox) -> Resu
     match form {
         Form::Json => print(&render_json(&entries, version, arguments.backing_chain)),
         Form::Human => print(render_human(&entries, version, &local_time).as_bytes()),
-    }
+    }?;
+    stats.tell(sandbox.efforts());
+    Ok(())
 }
 
 fn version(typed: Option<&OsStr>) -> Result<Version, Failure> {

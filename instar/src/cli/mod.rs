@@ -5,21 +5,29 @@ mod cache;
 mod commit;
 mod commit_checks;
 mod doctor;
+mod drop_in;
 mod error;
 pub mod info;
 mod info_command;
 mod job;
+mod logging;
 mod meter;
 mod operand;
 mod output;
+mod plan;
 mod progress;
 mod rate;
 mod rebase;
 mod repairs;
+mod room;
 mod runner;
 mod sandbox;
 mod secret;
+mod stage;
+mod stats;
+mod telling;
 mod usage;
+mod verdict;
 mod version;
 
 use std::ffi::OsString;
@@ -32,11 +40,14 @@ pub use error::Failure;
 pub use rebase::RebaseFailure;
 
 use crate::session::Guest;
+use arguments::QemuImgArguments;
 use sandbox::{LocalSandbox, Sandbox, StandIn};
+use telling::Listener;
 
 /// Runs the program with its arguments, the program's own name first, and says how it ended.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = drop_in::by_name(arguments.into_iter().collect());
+    output::choose_colours();
     ExitCode::from(run_in(&arguments, &mut LocalSandbox::default()))
 }
 
@@ -60,31 +71,53 @@ pub fn run_with(arguments: &[OsString], guest: &mut dyn Guest) -> Ended {
 }
 
 fn run_in(arguments: &[OsString], sandbox: &mut impl Sandbox) -> u8 {
-    match dispatch(arguments, sandbox) {
-        Ok(()) => 0,
-        Err(failure) => {
-            output::complain(&failure.to_string());
-            failure.exit_status()
-        }
+    let parsed = match parse(arguments) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return 0,
+        Err(failure) => return Listener::of_words(arguments).tell(&failure),
+    };
+    if matches!(parsed.command, Command::QemuImg(_)) {
+        output::speak_as(drop_in::NAME);
+    }
+    logging::start(parsed.verbosity);
+    match Listener::of(&parsed.command) {
+        Ok(listener) => dispatch(parsed.command, arguments, sandbox).unwrap_or_else(|failure| listener.tell(&failure)),
+        Err(failure) => Listener::default().tell(&failure),
     }
 }
 
-fn dispatch(arguments: &[OsString], sandbox: &mut impl Sandbox) -> Result<(), Failure> {
-    let joined = arguments::join_progress(arguments);
-    let parsed = match Arguments::try_parse_from(&joined) {
-        Ok(parsed) => parsed,
-        Err(error) if version::is_wanted_in_full(&error, arguments) => return version::print_in_full(&error),
-        Err(error) => return usage::failure(&error, arguments).map_or_else(|help| output::print(help.as_bytes()), Err),
+/// The command line, read; nothing where it asked for help or version, which then is printed.
+fn parse(arguments: &[OsString]) -> Result<Option<Arguments>, Failure> {
+    let error = match Arguments::try_parse_from(arguments::join_progress(arguments)) {
+        Ok(parsed) => return Ok(Some(parsed)),
+        Err(error) => error,
     };
-    let jail = parsed.command.jail();
-    sandbox.run_on(runner::choose(jail.sandbox.as_deref())?);
-    if jail.required {
-        sandbox.require_jail();
+    if version::is_wanted_in_full(&error, arguments) {
+        return version::print_in_full(&error).map(|()| None);
     }
-    match parsed.command {
-        Command::Commit(arguments) => commit::run(&arguments, sandbox),
-        Command::Doctor(arguments) => doctor::run(&arguments, sandbox),
-        Command::Info(arguments) => info_command::run(&arguments, sandbox),
-        Command::Rebase(arguments) => rebase::run(&arguments, sandbox),
+    usage::failure(&error, arguments).map_or_else(|help| output::print(help.as_bytes()).map(|()| None), Err)
+}
+
+/// Runs a command and gives the exit status, if it has not failed.
+fn dispatch(command: Command, arguments: &[OsString], sandbox: &mut impl Sandbox) -> Result<u8, Failure> {
+    if let Some(jail) = command.jail() {
+        sandbox.run_on(runner::choose(jail.sandbox.as_deref())?);
+        if jail.required {
+            sandbox.require_jail();
+        }
     }
+    match command {
+        Command::Commit(arguments) => commit::run(&arguments, None, sandbox)?,
+        Command::Doctor(arguments) => doctor::run(&arguments, sandbox)?,
+        Command::Info(arguments) => info_command::run(&arguments, sandbox)?,
+        Command::Rebase(arguments) => rebase::run(&arguments, None, sandbox)?,
+        Command::Plan(arguments) => plan::run(&arguments, sandbox)?,
+        Command::QemuImg(QemuImgArguments { words }) => {
+            return match drop_in::own_command(&words) {
+                Some(own) => Ok(run_in(&[&[drop_in::NAME.into()], own].concat(), sandbox)),
+                None => Err(drop_in::pass_on(arguments.first(), &words)),
+            };
+        }
+    }
+    Ok(0)
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use instar_abi::report::{RepairItem, repair_kind};
 use instar_abi::wire::Wire;
 
-use super::output::complain;
+use super::output::{complain, warn};
 use crate::files::chain::Layer;
 use crate::text::Printable;
 
@@ -26,7 +26,7 @@ pub(super) fn tell(layers: &[Layer], payload: &[u8]) {
         if depth != 0 {
             // qemu-img repairs nothing but the image on the command line, so nobody expects this.
             let name = Printable(layer.image.name());
-            complain(&format!("instar: warning: '{name}' was not closed properly; it is repaired first:"));
+            warn(&format!("'{name}' was not closed properly; it is repaired first:"));
         }
         complain(lines.trim_end());
     }

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::error::Failure;
 use super::sandbox::Reported;
+use crate::code::Code;
 use crate::files::chain::Layer;
 use crate::files::{parse_option_pairs, system_text};
 use crate::text::Printable;
@@ -72,7 +73,12 @@ impl Secrets {
         let mut found = Vec::new();
         let mut room = SECRETS_ROOM - SecretsHeader::SIZE_BYTES;
         for (index, layer) in layers.iter().enumerate() {
-            let failed = |text: String| Reported { kind: error_kind::OPEN, layer: index, text: text.into_bytes() };
+            let failed = |text: String| Reported {
+                kind: error_kind::OPEN,
+                layer: index,
+                text: text.into_bytes(),
+                errno: nix::libc::EKEYREJECTED,
+            };
             let Some(id) = secret_of(layer) else { continue };
             let bytes = self.0.get(id).ok_or_else(|| failed(format!("No secret with id '{id}'")))?;
             if std::str::from_utf8(bytes).is_err() || bytes.contains(&0) {
@@ -194,15 +200,20 @@ fn is_identifier(id: &str) -> bool {
 
 /// All bytes of a file, a line's end among them.
 fn read_file(name: &[u8]) -> Result<Bytes, Failure> {
-    let cannot = |text: String| Failure::Option(format!("Unable to read {}: {text}", Printable(name)));
+    let cannot = |code, text: String| {
+        let text = format!("Unable to read {}: {text}", Printable(name));
+        Failure::Whole { code, file: name.to_vec(), text }
+    };
     let file = File::open(OsStr::from_bytes(name)).map_err(|error| {
-        cannot(format!("Failed to open file \u{201c}{}\u{201d}: {}", Printable(name), system_text(&error)))
+        let text = format!("Failed to open file \u{201c}{}\u{201d}: {}", Printable(name), system_text(&error));
+        cannot(Code::of_system(&error), text)
     })?;
     // With the room from the start, so that no copy stays behind.
     let mut bytes = Bytes::new(Vec::with_capacity(JOB_ROOM + 1));
-    file.take(JOB_BYTES).read_to_end(&mut bytes).map_err(|error| cannot(system_text(&error)))?;
+    let read = file.take(JOB_BYTES).read_to_end(&mut bytes);
+    read.map_err(|error| cannot(Code::of_system(&error), system_text(&error)))?;
     if bytes.len() == JOB_ROOM {
-        return Err(cannot("it is too long for a secret".to_owned()));
+        return Err(cannot(Code::Usage, "it is too long for a secret".to_owned()));
     }
     Ok(bytes)
 }

@@ -8,14 +8,20 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::error::Failure;
 use crate::text::Printable;
 
+/// The commands, and the plans of them.
+const COMMANDS: [&str; 4] = ["commit", "doctor", "info", "rebase"];
+const PLANS: [&str; 2] = ["plan commit", "plan rebase"];
+
 /// The failure for a parser's error; `arguments` is the whole command line.
 ///
 /// # Errors
 /// The text to print on standard output if this is no failure at all, but help or version.
 pub(super) fn failure(error: &clap::Error, arguments: &[impl AsRef<OsStr>]) -> Result<Failure, String> {
-    let command = arguments
-        .get(1)
-        .and_then(|name| ["commit", "doctor", "info", "rebase"].into_iter().find(|c| name.as_ref() == *c));
+    let word = |at: usize| arguments.get(at).map(AsRef::as_ref);
+    let command = match word(1).and_then(OsStr::to_str) {
+        Some("plan") => PLANS.into_iter().find(|plan| plan.strip_prefix("plan ") == word(2).and_then(OsStr::to_str)),
+        name => COMMANDS.into_iter().find(|command| name == Some(command)),
+    };
     let usage = |text: String| Ok(Failure::Usage { command, by_option_parser: true, text });
     let plain = |text: String| Ok(Failure::Usage { command, by_option_parser: false, text });
     match error.kind() {

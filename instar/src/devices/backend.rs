@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::RwLockWriteGuard;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLockWriteGuard};
 
-use rustix::fs::{FallocateFlags, FileType, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FileType, SeekFrom};
 use vm_memory::VolatileSlice;
 
 use super::direct::{Bounce, DirectFile};
+use super::file_system;
+use super::rehearsal::{Effects, Rehearsal};
 use crate::vm::volatile_io;
 
 /// Length of the buffer between guest memory and a file that is written past the page cache.
@@ -17,10 +19,6 @@ const BOUNCE_BYTES: usize = 256 << 10;
 
 /// The longest file that the system can address.
 const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;
-
-/// File systems that share blocks between files or copy on a server: btrfs, XFS, bcachefs, OCFS2, ZFS, NFS, CIFS, SMB2, Ceph.
-const COPYING_FILE_SYSTEMS: [u64; 9] =
-    [0x9123_683e, 0x5846_5342, 0xca45_1a4e, 0x7461_636f, 0x2fc1_2fc1, 0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
 
 /// When what was written becomes durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +41,7 @@ pub struct Backend<'a> {
     /// The system has refused to write past the page cache.
     bulk_refused: AtomicBool,
     flushing: Flushing,
+    rehearsal: Option<Rehearsal<'a>>,
     writable: bool,
     block_device: bool,
     kernel_copies: bool,
@@ -68,13 +67,14 @@ impl<'a> Backend<'a> {
         // A block device states its length only this way.
         let length_bytes = rustix::fs::seek(file, SeekFrom::End(0))?;
         let identity = if block_device { (status.st_rdev, 0) } else { (status.st_dev, status.st_ino) };
-        let kernel_copies = !block_device && kernel_copies(file);
+        let kernel_copies = !block_device && file_system::copies(file);
         Ok(Self {
             file,
             direct: None,
             bulk: None,
             bulk_refused: AtomicBool::new(false),
             flushing: Flushing::default(),
+            rehearsal: None,
             writable,
             block_device,
             kernel_copies,
@@ -106,10 +106,46 @@ impl<'a> Backend<'a> {
         self
     }
 
+    /// Leaves the file as it is and only rehearses what is done to it: what is written goes to `scratch`. `all` are the files
+    /// of all devices, by number.
+    #[must_use]
+    pub fn rehearsed_on(mut self, scratch: Option<&'a File>, all: &Arc<[&'a File]>) -> Self {
+        self.rehearsal = scratch.map(|scratch| Rehearsal::new(self.file, scratch, Arc::clone(all), self.opened_bytes));
+        self
+    }
+
+    /// What has been rehearsed so far; nothing, if the file is no part of a rehearsal.
+    #[must_use]
+    pub fn effects(&self) -> Effects {
+        match &self.rehearsal {
+            Some(rehearsal) => rehearsal.effects(self.opened_bytes, self.length_bytes()),
+            None => Effects::none(self.length_bytes()),
+        }
+    }
+
+    pub(super) fn rehearsal(&self) -> Option<&Rehearsal<'a>> {
+        self.rehearsal.as_ref()
+    }
+
     /// Whether the job may write to it.
     #[must_use]
     pub fn writable(&self) -> bool {
         self.writable
+    }
+
+    /// Gives the file to another job, which may write to it or not. What the last job has written is then on the disk, and is
+    /// read from there by one that may not write: no page of the file stays in the cache where the system can do without.
+    ///
+    /// # Errors
+    /// The system's, if it cannot make everything durable.
+    pub fn hand_over(&mut self, writable: bool) -> io::Result<()> {
+        if self.writable && !writable {
+            self.flush()?;
+            // Advice that is not taken costs nothing.
+            let _ = rustix::fs::fadvise(self.file, 0, None, Advice::DontNeed);
+        }
+        self.writable = writable;
+        Ok(())
     }
 
     /// Current length in bytes.
@@ -145,6 +181,9 @@ impl<'a> Backend<'a> {
 
     /// Fills a buffer; the file must be that long.
     pub(super) fn read_exact(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some(rehearsal) = &self.rehearsal {
+            return rehearsal.read(buffer, offset);
+        }
         let result = match &self.direct {
             None => self.file.read_exact_at(buffer, offset),
             Some(direct) => match direct.read_at(buffer, offset) {
@@ -172,6 +211,10 @@ impl<'a> Backend<'a> {
 
     /// `None` where nothing of the kind follows. Where the system cannot tell, there is nothing but data.
     fn seek(&self, offset: u64, to: SeekFrom) -> Option<u64> {
+        if self.rehearsal.is_some() {
+            // What has been rehearsed is not in the file.
+            return matches!(to, SeekFrom::Data(_)).then_some(offset);
+        }
         match rustix::fs::seek(self.file, to) {
             Ok(found) => Some(found.max(offset)),
             Err(rustix::io::Errno::NXIO) => None,
@@ -184,6 +227,9 @@ impl<'a> Backend<'a> {
 
     /// Writes all bytes; somebody else notes that the file has grown.
     pub(super) fn write_all(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(rehearsal) = &self.rehearsal {
+            return rehearsal.write(bytes, offset);
+        }
         let result = match &self.direct {
             None => self.file.write_all_at(bytes, offset),
             Some(direct) => direct.write_at(bytes, offset, self.length_bytes()),
@@ -254,6 +300,9 @@ impl<'a> Backend<'a> {
     /// Fills guest memory from `offset`; zeros beyond the end.
     pub(super) fn read(&self, offset: u64, target: &VolatileSlice<'_>) -> io::Result<()> {
         end_of(offset, target.len() as u64)?;
+        if let Some(rehearsal) = &self.rehearsal {
+            return rehearsal.fill(offset, target);
+        }
         let count = match &self.direct {
             None => volatile_io::read_at(self.file, target, offset)?,
             Some(direct) => read_direct(direct, target, offset)?,
@@ -264,15 +313,15 @@ impl<'a> Backend<'a> {
     /// Writes guest memory to `offset`; the file grows as needed.
     pub(super) fn write(&self, offset: u64, source: &VolatileSlice<'_>) -> io::Result<()> {
         self.check_write(offset, source.len() as u64)?;
-        if self.direct.is_some() {
-            return self.write_direct(source, offset);
+        if self.direct.is_some() || self.rehearsal.is_some() {
+            return self.write_bounced(source, offset);
         }
         let count = volatile_io::write_at(self.file, source, offset)?;
         self.grown_to(offset.saturating_add(count as u64));
         if count == source.len() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOSPC)) }
     }
 
-    fn write_direct(&self, source: &VolatileSlice<'_>, offset: u64) -> io::Result<()> {
+    fn write_bounced(&self, source: &VolatileSlice<'_>, offset: u64) -> io::Result<()> {
         let mut bounce = Bounce::new(source.len().min(BOUNCE_BYTES));
         let mut done = 0;
         while done < source.len() {
@@ -292,24 +341,22 @@ impl<'a> Backend<'a> {
         if self.block_device {
             return Ok(());
         }
-        retry(|| rustix::fs::ftruncate(self.file, length))?;
+        match &self.rehearsal {
+            Some(rehearsal) => rehearsal.cut(length),
+            None => retry(|| rustix::fs::ftruncate(self.file, length))?,
+        }
         self.length_bytes.store(length, Ordering::Relaxed);
         Ok(())
     }
 
     /// Makes everything durable, unless that is left to the system.
     pub(super) fn flush(&self) -> io::Result<()> {
-        if self.writable && self.flushing != Flushing::Never {
+        if self.writable && self.flushing != Flushing::Never && self.rehearsal.is_none() {
             retry(|| rustix::fs::fdatasync(self.file))
         } else {
             Ok(())
         }
     }
-}
-
-fn kernel_copies(file: &File) -> bool {
-    // The type's width and sign differ between systems; its low 32 bits are the magic number.
-    rustix::fs::fstatfs(file).is_ok_and(|status| COPYING_FILE_SYSTEMS.contains(&(status.f_type as u64 & 0xffff_ffff)))
 }
 
 /// The end of a range, if the system can address it.

@@ -4,18 +4,21 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
-use instar_abi::block::Completion;
+use instar_abi::block::{Completion, status};
 use instar_abi::job::{MAX_DEVICES, device_flag};
 use instar_abi::memory::{
     DEVICES_START, DeviceState, PAGE_BYTES, PANIC_TEXT_BYTES, SHARED_PANIC_TEXT, SHARED_START, SHARED_TOTAL_BYTES,
 };
 use instar_abi::mmio::{CONTROL_START, DEVICE_END, DEVICE_START, control};
 use instar_abi::wire::Wire;
+use tracing::{debug, warn};
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::backend::Backend;
+use super::counters::Counters;
 use super::executor::{Executor, Outcome};
+use super::rehearsal::Effects;
 use super::request::{self, Answer, Malformed, Request};
 use super::throttle::Throttle;
 use super::transport::{Effect, Transport};
@@ -26,12 +29,13 @@ const MAX_ENTRIES: usize = 32 << 10;
 
 /// All devices of a sandbox.
 #[derive(Debug)]
-pub struct Bus<'a> {
+pub struct Bus<'f, 'w> {
     transports: Vec<Transport>,
-    backends: Vec<Backend<'a>>,
+    backends: Vec<Backend<'f>>,
     throttle: Option<Throttle>,
     copied_bytes: AtomicU64,
-    watcher: Watcher<'a>,
+    watcher: Watcher<'w>,
+    counters: Counters,
 }
 
 /// Whoever wants to know how many bytes of the upper layers have been copied, out of how many.
@@ -44,12 +48,12 @@ impl fmt::Debug for Watcher<'_> {
     }
 }
 
-impl<'a> Bus<'a> {
+impl<'f, 'w> Bus<'f, 'w> {
     /// One device a backend, numbered in their order.
     ///
     /// # Errors
     /// [`VmError::Config`] where there are too many, or where one file stands behind two devices and one of them is writable.
-    pub fn new(backends: Vec<Backend<'a>>) -> Result<Self, VmError> {
+    pub fn new(backends: Vec<Backend<'f>>) -> Result<Self, VmError> {
         if backends.len() > MAX_DEVICES {
             return Err(VmError::Config(format!("more than {MAX_DEVICES} files")));
         }
@@ -68,7 +72,14 @@ impl<'a> Bus<'a> {
             throttle: None,
             copied_bytes: AtomicU64::new(0),
             watcher: Watcher::default(),
+            counters: Counters::default(),
         })
+    }
+
+    /// Gives the files back, and what was asked of them.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<Backend<'f>>, Counters) {
+        (self.backends, self.counters)
     }
 
     /// Limits what is written to all devices together; 0 for no limit.
@@ -81,9 +92,15 @@ impl<'a> Bus<'a> {
     /// Has `watcher` told, again and again while a doorbell is being answered, how many bytes have been copied from a device
     /// to one with a higher number since the beginning; and how much the guest has to do in total.
     #[must_use]
-    pub fn watched_by(mut self, watcher: &'a mut dyn FnMut(u64, u64)) -> Self {
+    pub fn watched_by(mut self, watcher: &'w mut dyn FnMut(u64, u64)) -> Self {
         self.watcher = Watcher(Some(watcher));
         self
+    }
+
+    /// What has been rehearsed so far, for each device.
+    #[must_use]
+    pub fn effects(&self) -> Vec<Effects> {
+        self.backends.iter().map(Backend::effects).collect()
     }
 
     /// Writes the device table to the guest's memory.
@@ -126,7 +143,12 @@ impl<'a> Bus<'a> {
                 Some(watcher) => executor.execute(&requests, &mut |copied| watcher(copied, total)),
                 None => executor.execute(&requests, &mut nobody),
             };
+            debug!(device, requests = requests.len(), "batch");
             for (request, outcome) in requests.iter().zip(outcomes) {
+                self.counters.note(request, outcome);
+                if outcome.status != status::OK {
+                    warn!(device, errno = outcome.errno, "request failed");
+                }
                 answer(memory, request, outcome)?;
                 queue.add_used(memory, request.head, request.writable_bytes).map_err(|_| broken)?;
             }
@@ -148,7 +170,7 @@ fn answer(memory: &DmaMemory, request: &Request, outcome: Outcome) -> Result<(),
     result.map_err(|_| Malformed("an answer's place is out of range"))
 }
 
-impl MmioBus for Bus<'_> {
+impl MmioBus for Bus<'_, '_> {
     fn read(&mut self, ram: &GuestRam, address: u64, data: &mut [u8]) -> Result<(), VmError> {
         if address == CONTROL_START + control::MEMORY_BYTES && data.len() == 8 {
             data.copy_from_slice(&ram.size_bytes().to_le_bytes());
@@ -174,7 +196,7 @@ impl MmioBus for Bus<'_> {
     }
 }
 
-impl Bus<'_> {
+impl Bus<'_, '_> {
     fn locate(&self, address: u64) -> Result<(usize, u64), VmError> {
         let inside = (DEVICE_START..DEVICE_END).contains(&address).then(|| address - DEVICE_START);
         let device = inside.and_then(|inside| usize::try_from(inside / PAGE_BYTES).ok());

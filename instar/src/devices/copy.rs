@@ -75,6 +75,18 @@ impl Copier {
         let target = device(own).map_err(of_run)?;
         let Some(first) = run.parts().next() else { return Ok(()) };
         let end = target.check_write(first.target_offset, run.length).map_err(of_run)?;
+        if let Some(rehearsal) = target.rehearsal() {
+            for part in run.parts() {
+                let number = usize::try_from(part.source_device).unwrap_or(usize::MAX);
+                let noted = device(number).and_then(|source| {
+                    check_apart(target, source, &part)?;
+                    rehearsal.copy(source, &part)
+                });
+                noted.map_err(|error| (part.record, error))?;
+            }
+            target.grown_to(end);
+            return Ok(());
+        }
         let bulk = run.length >= MIN_BULK_BYTES && !pace.is_limited() && target.takes_bulk(first.target_offset);
         let unreserved_end = bulk.then_some(end);
         self.gathered = Gathered { target_offset: first.target_offset, count: 0, bulk, unreserved_end };
@@ -95,9 +107,7 @@ impl Copier {
 
     fn part(&mut self, target: &Backend<'_>, source: &Backend<'_>, part: &Part, pace: &mut Pace<'_>) -> io::Result<()> {
         let source_end = end_of(part.source_offset, part.length)?;
-        if std::ptr::eq(target, source) && part.target_offset.abs_diff(part.source_offset) < part.length {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
+        check_apart(target, source, part)?;
         let there = source_end.min(source.length_bytes()).saturating_sub(part.source_offset);
         let mut done = 0;
         if there >= MIN_KERNEL_BYTES && target.kernel_copies() && source.kernel_copies() && !self.kernel_refuses {
@@ -204,6 +214,14 @@ impl Copier {
         target.grown_to(part.target_offset + done);
         Ok(done)
     }
+}
+
+/// Refuses to copy a range of a file onto itself.
+fn check_apart(target: &Backend<'_>, source: &Backend<'_>, part: &Part) -> io::Result<()> {
+    if std::ptr::eq(target, source) && part.target_offset.abs_diff(part.source_offset) < part.length {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(())
 }
 
 /// Whether an error of `copy_file_range` means that it cannot be used here, rather than that copying failed.

@@ -151,7 +151,9 @@ impl Executor<'_> {
                 }
             }
         };
-        if cost < PARALLEL_BYTES || jobs.len() < 2 {
+        // Noting what would be done is no work that threads could share.
+        let rehearses = self.own().is_ok_and(|own| own.rehearsal().is_some());
+        if rehearses || cost < PARALLEL_BYTES || jobs.len() < 2 {
             work(Some(watcher));
         } else {
             thread::scope(|scope| {

@@ -7,9 +7,12 @@ mod backend;
 mod bus;
 mod compare;
 mod copy;
+mod counters;
 mod direct;
 mod executor;
+mod file_system;
 mod pace;
+mod rehearsal;
 mod request;
 mod runs;
 mod throttle;
@@ -21,3 +24,5 @@ mod tests;
 
 pub use backend::{Backend, Flushing};
 pub use bus::Bus;
+pub use counters::Counters;
+pub use rehearsal::{Effects, data_bytes, obstacle};

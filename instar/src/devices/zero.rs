@@ -19,6 +19,11 @@ pub(super) fn write_zeroes(target: &Backend<'_>, offset: u64, length: u64, may_u
     if length == 0 {
         return Ok(());
     }
+    if let Some(rehearsal) = target.rehearsal() {
+        rehearsal.zero(offset, end, !may_unmap)?;
+        target.grown_to(end);
+        return Ok(());
+    }
     // What is in the file's way is made zero; what lies beyond its end becomes zero by growing.
     let inside = end.min(target.length_bytes()).saturating_sub(offset);
     let ways: &[FallocateFlags] = if may_unmap {
@@ -44,6 +49,9 @@ pub(super) fn discard(target: &Backend<'_>, offset: u64, length: u64) -> io::Res
     let end = target.check_write(offset, length)?.min(target.length_bytes());
     if end <= offset {
         return Ok(());
+    }
+    if let Some(rehearsal) = target.rehearsal() {
+        return rehearsal.release(offset, end);
     }
     match punch(target, offset, end - offset, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE) {
         Err(error) if unsupported(&error) => Ok(()),

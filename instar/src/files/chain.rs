@@ -4,6 +4,7 @@
 
 use instar_abi::job::{MAX_DEVICES, format};
 use instar_abi::report::info_flag;
+use tracing::info;
 
 use super::driver;
 use super::error::{Cause, OpenError};
@@ -11,6 +12,8 @@ use super::keys::{ImageKeys, LayerKey};
 use super::name::{self, Location};
 use super::open::{Access, ImageFile, open_found};
 use super::policy::Gate;
+use crate::code::Code;
+use crate::text::Printable;
 
 /// The most images in one chain. The contract's device table leaves room for some external data files besides.
 pub const MAX_LAYERS: usize = 200;
@@ -252,6 +255,10 @@ fn follow<I: Inspect>(
         }
         layers.push(Layer { image, data, extents, summary, given_format, location, recorded, key });
     }
+    for (depth, layer) in layers.iter().enumerate() {
+        let format = driver::name(layer.summary.format).unwrap_or("unknown");
+        info!(depth, file = %Printable(layer.image.name()), format, "layer of the chain");
+    }
     Ok(layers)
 }
 
@@ -272,7 +279,8 @@ pub fn inspect_whole<I: Inspect>(
     }
     if summary.extent_names.len() >= MAX_DEVICES {
         let text = b"the image has more extent files than can be opened".to_vec();
-        return Err(Finding::Image(Cause::Image(text)));
+        let (code, name) = (Code::UnsupportedFormat, image.name().to_vec());
+        return Err(Finding::Image(Cause::Image { code, name, text }));
     }
     let open = |recorded: &Vec<u8>| {
         let at = location.join(&name::parse(recorded)?);
@@ -307,12 +315,13 @@ struct Next {
 
 /// Refuses what cannot be read or written at all: an image without a key, and for a writer one that is marked corrupt.
 fn check_use(image: &ImageFile, summary: &Summary, key: &LayerKey) -> Result<(), Cause> {
-    let refused = |text: &str| Err(Cause::Image(text.as_bytes().to_vec()));
+    let refused =
+        |code, text: &str| Err(Cause::Image { code, name: image.name().to_vec(), text: text.as_bytes().to_vec() });
     if image.is_writable() && summary.flags & info_flag::CORRUPT != 0 {
-        return refused("qcow2: Image is corrupt; cannot be opened read/write");
+        return refused(Code::CorruptImage, "qcow2: Image is corrupt; cannot be opened read/write");
     }
     if summary.format == format::LUKS && key.volume_secret.is_none() {
-        return refused("Parameter 'key-secret' is required for cipher");
+        return refused(Code::EncryptionKey, "Parameter 'key-secret' is required for cipher");
     }
     let method = match summary.flags & (info_flag::ENCRYPT_LUKS | info_flag::ENCRYPT_AES) {
         0 => return Ok(()),
@@ -320,10 +329,11 @@ fn check_use(image: &ImageFile, summary: &Summary, key: &LayerKey) -> Result<(),
         _ => "aes",
     };
     if let Some(other) = key.encrypt_format.as_deref().filter(|format| *format != method) {
-        return refused(&format!("Header reported '{method}' encryption format but options specify '{other}'"));
+        let text = format!("Header reported '{method}' encryption format but options specify '{other}'");
+        return refused(Code::EncryptionKey, &text);
     }
     if key.encrypt_secret.is_none() {
-        return refused("Parameter 'encrypt.key-secret' is required for cipher");
+        return refused(Code::EncryptionKey, "Parameter 'encrypt.key-secret' is required for cipher");
     }
     Ok(())
 }
@@ -372,7 +382,8 @@ pub fn open_data(
         return Ok(None);
     }
     let Some(recorded) = &summary.data_file_name else {
-        return Err(Cause::Image(b"'data-file' is required for this image".to_vec()));
+        let (code, text) = (Code::InvalidImage, b"'data-file' is required for this image".to_vec());
+        return Err(Cause::Image { code, name: holder.shown(gate.overlay_directory()), text });
     };
     let mut parsed = name::parse(recorded)?;
     parsed.from_working_directory = true;

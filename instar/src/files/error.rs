@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::locks::LockError;
+use crate::code::Code;
 use crate::text::Printable;
 
 /// A failure to open an image or something below it.
@@ -26,6 +27,8 @@ pub enum Cause {
         name: Vec<u8>,
         /// The system's words.
         text: String,
+        /// What kind of failure it is.
+        code: Code,
     },
     /// Not a regular file.
     NotRegular(Vec<u8>),
@@ -50,14 +53,57 @@ pub enum Cause {
     TooDeep(usize),
     /// A format name that no driver has.
     UnknownDriver(Vec<u8>),
-    /// A finding about the image's content, as the sandbox words it.
-    Image(Vec<u8>),
+    /// A finding about an image, as the sandbox words it.
+    Image {
+        /// What kind of finding it is.
+        code: Code,
+        /// The image as messages show it.
+        name: Vec<u8>,
+        /// The finding.
+        text: Vec<u8>,
+    },
 }
 
 impl Cause {
     /// A system error about `name`.
     pub fn system(name: &[u8], error: &io::Error) -> Self {
-        Self::System { name: name.to_vec(), text: system_text(error) }
+        Self::System { name: name.to_vec(), text: system_text(error), code: Code::of_system(error) }
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::System { code, .. } | Self::Image { code, .. } => *code,
+            Self::NotRegular(_) => Code::NotAFile,
+            Self::EmptyName => Code::Usage,
+            Self::UnknownProtocol(_) | Self::NotLocal { .. } => Code::NotLocal,
+            Self::Forbidden(_) => Code::Policy,
+            Self::Lock(LockError::Taken { .. }) => Code::ImageInUse,
+            Self::Lock(LockError::System { .. }) => Code::NoLocks,
+            Self::Loop(_) => Code::BackingLoop,
+            Self::TooDeep(_) => Code::ChainTooLong,
+            Self::UnknownDriver(_) => Code::UnsupportedFormat,
+        }
+    }
+
+    /// The file that it is about, where the cause alone says so.
+    #[must_use]
+    pub fn file(&self) -> Option<&[u8]> {
+        match self {
+            Self::System { name, .. }
+            | Self::NotRegular(name)
+            | Self::NotLocal { name, .. }
+            | Self::Forbidden(name)
+            | Self::Loop(name)
+            | Self::Image { name, .. }
+            | Self::Lock(LockError::Taken { image: name, .. }) => Some(name),
+            Self::EmptyName
+            | Self::UnknownProtocol(_)
+            | Self::Lock(LockError::System { .. })
+            | Self::TooDeep(_)
+            | Self::UnknownDriver(_) => None,
+        }
     }
 }
 
@@ -73,7 +119,7 @@ pub fn system_text(error: &io::Error) -> String {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::System { name, text } => write!(f, "Could not open '{}': {text}", Printable(name)),
+            Self::System { name, text, .. } => write!(f, "Could not open '{}': {text}", Printable(name)),
             Self::NotRegular(name) => {
                 write!(f, "'file' driver requires '{}' to be a regular file", Printable(name))
             }
@@ -94,7 +140,7 @@ impl fmt::Display for Cause {
                 write!(f, "The backing chain is longer than {limit} images; commit lower ones of them first")
             }
             Self::UnknownDriver(name) => write!(f, "Unknown driver '{}'", Printable(name)),
-            Self::Image(text) => Printable(text).fmt(f),
+            Self::Image { text, .. } => Printable(text).fmt(f),
         }
     }
 }

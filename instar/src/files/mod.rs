@@ -14,7 +14,9 @@ mod open;
 mod options;
 pub mod policy;
 mod removal;
+mod save;
 mod siblings;
+mod space;
 mod walk;
 
 pub use base::find_base;
@@ -24,4 +26,6 @@ pub use name::{Location, Origin};
 pub use open::{Access, FileFacts, ImageFile, open_again_for_reading, open_operand};
 pub use options::{Operand, OperandError, parse_option_pairs};
 pub use removal::Removal;
+pub use save::save_new;
 pub use siblings::{Siblings, find_siblings};
+pub use space::Space;

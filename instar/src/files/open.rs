@@ -13,11 +13,14 @@ use std::path::PathBuf;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek};
+use tracing::info;
 
 use super::error::Cause;
 use super::locks::{self, Claim};
 use super::policy::path;
 use super::walk::Found;
+use crate::code::Code;
+use crate::text::Printable;
 
 /// How a file is opened and what its locks claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +92,7 @@ impl ImageFile {
         if let Some(claim) = claim {
             locks::claim(&file, claim, name).map_err(Cause::Lock)?;
         }
+        info!(file = %Printable(name), ?access, is_locked = claim.is_some(), length_bytes = status.len(), "opened");
         let (identity, is_block_device) = (identity_of(&status), status.file_type().is_block_device());
         let name = name.to_vec();
         Ok(Self { file, direct: None, bulk: None, name, canonical, access, identity, is_block_device })
@@ -157,6 +161,7 @@ impl ImageFile {
         locks::take(&writer, Claim::WRITE, &self.name).map_err(Cause::Lock)?;
         self.file = writer;
         self.access = Access::Write;
+        info!(file = %Printable(&self.name), access = ?self.access, is_locked = true, "opened for writing");
         if self.direct.is_some() { self.bypass_cache() } else { Ok(()) }
     }
 
@@ -173,7 +178,8 @@ impl ImageFile {
         let opened = self.open_again(self.is_writable(), OFlag::O_DIRECT);
         self.direct = Some(opened.map_err(|error| match error.raw_os_error() {
             Some(nix::libc::EINVAL) => {
-                Cause::System { name: self.name.clone(), text: "filesystem does not support O_DIRECT".to_owned() }
+                let text = "filesystem does not support O_DIRECT".to_owned();
+                Cause::System { name: self.name.clone(), text, code: Code::Usage }
             }
             _ => Cause::system(&self.name, &error),
         })?);

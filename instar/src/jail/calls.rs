@@ -50,6 +50,8 @@ pub enum Test {
 pub enum Who {
     /// Everybody, also a process that looks at an image.
     All,
+    /// A process that rehearses what would be done to images.
+    Rehearsers,
     /// A process that writes images.
     Writers,
     /// A process that writes images and removes one.
@@ -66,7 +68,7 @@ pub enum Seen {
 }
 
 use Seen::{Everywhere, Somewhere};
-use Who::{All, Removers, Writers};
+use Who::{All, Rehearsers, Removers, Writers};
 
 impl Call {
     /// Whether a call with these arguments is what the entry allows.
@@ -190,9 +192,9 @@ pub const CALLS: &[Call] = &[
 
     // Image files, all of them open.
     call("pread64", libc::SYS_pread64, &[], All, Everywhere, "reads images"),
-    call("lseek", libc::SYS_lseek, &[is(2, SEEK_DATA)], Writers, Somewhere, "finds what a file holds, so that holes need no comparing"),
-    call("lseek", libc::SYS_lseek, &[is(2, SEEK_HOLE)], Writers, Somewhere, "finds the end of what a file holds"),
-    call("pwrite64", libc::SYS_pwrite64, &[], Writers, Everywhere, "writes images"),
+    call("lseek", libc::SYS_lseek, &[is(2, SEEK_DATA)], Rehearsers, Somewhere, "finds what a file holds, so that holes need no comparing"),
+    call("lseek", libc::SYS_lseek, &[is(2, SEEK_HOLE)], Rehearsers, Somewhere, "finds the end of what a file holds"),
+    call("pwrite64", libc::SYS_pwrite64, &[], Rehearsers, Everywhere, "writes images; in a rehearsal, where no image is open for writing, a scratch file"),
     call("fdatasync", libc::SYS_fdatasync, &[], Writers, Everywhere, "makes durable what was written"),
     call("ftruncate", libc::SYS_ftruncate, &[], Writers, Everywhere, "lengthens and shortens images"),
     call("fallocate", libc::SYS_fallocate, &[is(1, 0)], Writers, Somewhere, "takes space for what is written past the page cache, where the file system has that"),
@@ -211,7 +213,7 @@ pub const CALLS: &[Call] = &[
 
     // Telling the user.
     call("write", libc::SYS_write, &[is(0, 1)], All, Everywhere, "prints the result; in a worker process standard output is the way to its parent"),
-    call("write", libc::SYS_write, &[is(0, 2)], Writers, Everywhere, "prints errors, warnings, and progress as JSON"),
+    call("write", libc::SYS_write, &[is(0, 2)], Writers, Everywhere, "prints errors, warnings, events, and progress as JSON"),
     call("ioctl", libc::SYS_ioctl, &[is(1, TIOCGWINSZ)], Writers, Everywhere, "asks how wide the terminal is, for the progress bar"),
     call("ioctl", libc::SYS_ioctl, &[is(1, TCGETS)], Writers, Everywhere, "asks whether there is a terminal, for the progress bar"),
 

@@ -15,7 +15,7 @@ use super::layers::Layer;
 const NAME: &str = "seccomp";
 
 /// Who has a list of his own, in the order of their numbers.
-const WHO: [Who; 3] = [Who::All, Who::Writers, Who::Removers];
+const WHO: [Who; 4] = [Who::All, Who::Rehearsers, Who::Writers, Who::Removers];
 
 type Made<T> = Result<T, String>;
 /// The list for each of [`WHO`].

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tracing::info;
+
 /// One layer, as it is after closing the jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -81,6 +83,12 @@ pub struct Layers {
 }
 
 impl Layers {
+    /// Tells those who follow the log what holds.
+    pub fn tell(&self) {
+        let Self { no_new_privileges, landlock, seccomp } = self;
+        info!("jail closed; {no_new_privileges}; {landlock}; {seccomp}");
+    }
+
     /// Each of them.
     #[must_use]
     pub fn all(&self) -> [&Layer; 3] {

@@ -36,6 +36,8 @@ pub enum Purpose<'a> {
     /// It looks at images and changes nothing.
     #[default]
     Looking,
+    /// It rehearses what would be done to images, and writes nothing but scratch files.
+    Rehearsing,
     /// It writes images.
     Writing,
     /// It writes images, and removes one file out of this directory.
@@ -75,6 +77,7 @@ impl Jail<'_> {
     pub fn close(&self) -> Result<Layers, String> {
         let (removes_from, who) = match self.purpose {
             Purpose::Looking => (None, Who::All),
+            Purpose::Rehearsing => (None, Who::Rehearsers),
             Purpose::Writing => (None, Who::Writers),
             Purpose::Removing(directory) => (Some(directory), Who::Removers),
         };

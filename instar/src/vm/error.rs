@@ -4,11 +4,15 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::code::Code;
+
 /// Why there is no report.
 #[derive(Debug)]
 pub enum VmError {
     /// The machine offers no usable KVM; the text is a whole sentence with the device, the cause and the remedy.
     Unavailable(String),
+    /// A layer of the jail is missing and was demanded; the text is a whole sentence.
+    Jail(String),
     /// The host could not build the sandbox.
     Setup {
         /// What was being done.
@@ -38,13 +42,33 @@ pub enum VmError {
     /// KVM ended the run in a way that has no other name here.
     Exit(String),
     /// What a worker process says of its run; whole sentences, and hostile.
-    Told(String),
+    Told {
+        /// What kind of failure it says it is.
+        code: Code,
+        /// What it says.
+        sentence: String,
+    },
 }
 
 impl VmError {
     /// Shorthand for a setup step's error.
     pub(crate) fn setup(what: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Setup { what, source: source.into() }
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unavailable(_) => Code::NoKvm,
+            Self::Jail(_) => Code::Jail,
+            Self::Setup { .. } | Self::Program(_) | Self::Config(_) => Code::Sandbox,
+            Self::Stuck(_) => Code::GuestStuck,
+            Self::Fault { .. } | Self::Panic(_) | Self::Protocol(_) | Self::Report(_) | Self::Exit(_) => {
+                Code::GuestFault
+            }
+            Self::Told { code, .. } => *code,
+        }
     }
 }
 
@@ -60,7 +84,7 @@ pub(super) fn words(cause: &io::Error) -> String {
 impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unavailable(sentence) | Self::Told(sentence) => f.write_str(sentence),
+            Self::Unavailable(sentence) | Self::Jail(sentence) | Self::Told { sentence, .. } => f.write_str(sentence),
             Self::Setup { what, .. } => write!(f, "could not build the sandbox: {what}"),
             Self::Program(finding) => write!(f, "could not build the sandbox: the guest program {finding}"),
             Self::Config(finding) => write!(f, "could not build the sandbox: {finding}"),

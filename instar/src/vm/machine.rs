@@ -10,6 +10,7 @@ use super::kvm::Hypervisor;
 use super::memory::GuestRam;
 use super::process::{ProcessMachine, ProcessPrepared};
 use super::run::{KvmMachine, KvmPrepared};
+use super::watchdog::Watchdog;
 use crate::jail::{Layer, Runner};
 
 /// What the run loop does after an access to a device page.
@@ -66,6 +67,18 @@ impl Platform {
         }
     }
 
+    /// What watches a guest on it: it may run for `limit` without a request.
+    ///
+    /// # Errors
+    /// [`VmError::Setup`].
+    pub fn watchdog(&self, limit: Duration) -> Result<Watchdog, VmError> {
+        match self {
+            Self::Kvm(_) => Watchdog::start(limit),
+            // A timer of its own stops the process.
+            Self::Process => Ok(Watchdog::without_timer(limit)),
+        }
+    }
+
     /// The descriptor that it needs, if it needs one.
     #[must_use]
     pub fn descriptor(&self) -> Option<RawFd> {
@@ -80,17 +93,15 @@ impl Platform {
 pub struct Run<'a> {
     /// Answers accesses to device pages.
     pub bus: &'a mut dyn MmioBus,
-    /// How long the guest may run without such an access.
-    pub limit: Duration,
-    /// Is called when everything is ready for the first instruction.
-    pub before_start: &'a mut dyn FnMut() -> Result<(), VmError>,
+    /// Knows how long the guest may run without such an access; the platform's.
+    pub watchdog: &'a mut Watchdog,
     /// Is called after every access to a device page, with the memory.
     pub after_request: &'a mut dyn FnMut(&GuestRam),
 }
 
 impl fmt::Debug for Run<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("Run").field("watchdog", &self.watchdog).finish_non_exhaustive()
     }
 }
 
@@ -171,6 +182,15 @@ impl Vm {
         match &self.0 {
             Kinds::Kvm(machine) => machine.ram(),
             Kinds::Process(machine) => machine.ram(),
+        }
+    }
+
+    /// How often the guest was left, for an access to a device or for anything else.
+    #[must_use]
+    pub fn exits(&self) -> u64 {
+        match &self.0 {
+            Kinds::Kvm(machine) => machine.exits(),
+            Kinds::Process(machine) => machine.exits(),
         }
     }
 

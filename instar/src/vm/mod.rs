@@ -22,3 +22,4 @@ pub use kvm::{Hypervisor, KVM_DEVICE};
 pub use machine::{BusAction, MmioBus, Platform, Prepared, Run, Vm};
 pub use memory::{DmaMemory, GuestRam};
 pub use process::probe as probe_process;
+pub use watchdog::Watchdog;

@@ -16,7 +16,6 @@ use super::machine::{BusAction, Run};
 use super::memory::GuestRam;
 use super::paging::PageTables;
 use super::registers;
-use super::watchdog::Watchdog;
 
 /// A virtual machine that is ready to run.
 #[derive(Debug)]
@@ -25,6 +24,7 @@ pub(super) struct KvmMachine {
     vcpu: VcpuFd,
     _vm: VmFd,
     ram: GuestRam,
+    exits: u64,
 }
 
 /// A machine with its program, before anything is known of its job.
@@ -94,7 +94,7 @@ impl KvmPrepared {
         if has_ciphers {
             registers::enter_ring_3(&self.vcpu, self.entry, &hypervisor.processor())?;
         }
-        Ok(KvmMachine { vcpu: self.vcpu, _vm: self.vm, ram: self.ram })
+        Ok(KvmMachine { vcpu: self.vcpu, _vm: self.vm, ram: self.ram, exits: 0 })
     }
 }
 
@@ -104,12 +104,17 @@ impl KvmMachine {
         &self.ram
     }
 
+    /// How often the processor has left the guest.
+    pub(super) fn exits(&self) -> u64 {
+        self.exits
+    }
+
     /// Runs the guest until it is done.
     pub(super) fn run(&mut self, how: Run<'_>) -> Result<(), VmError> {
-        let Run { bus, limit, before_start, after_request } = how;
-        let mut watchdog = Watchdog::start(limit)?;
-        before_start()?;
+        let Run { bus, watchdog, after_request } = how;
+        watchdog.restart();
         loop {
+            self.exits += 1;
             let exit = match self.vcpu.run() {
                 Ok(exit) => exit,
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {

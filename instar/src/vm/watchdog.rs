@@ -15,10 +15,10 @@ use super::error::VmError;
 /// The shortest time between two signals.
 const MIN_PERIOD: Duration = Duration::from_millis(10);
 
-/// A running timer; it ends when this is dropped.
+/// A clock, and as a rule a running timer, which ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Watchdog {
-    timer: libc::timer_t,
+pub struct Watchdog {
+    timer: Option<libc::timer_t>,
     limit: Duration,
     last_request: Instant,
 }
@@ -31,13 +31,21 @@ fn signal_number() -> libc::c_int {
 }
 
 impl Watchdog {
-    /// Starts watching the calling thread.
-    pub(crate) fn start(limit: Duration) -> Result<Self, VmError> {
+    /// Starts watching the calling thread: a guest may run for `limit` without a request.
+    ///
+    /// # Errors
+    /// [`VmError::Setup`].
+    pub fn start(limit: Duration) -> Result<Self, VmError> {
         install_handler().map_err(|error| VmError::setup("installing the watchdog's signal handler", error))?;
         let timer = create_timer().map_err(|error| VmError::setup("making the watchdog's timer", error))?;
-        let watchdog = Self { timer, limit, last_request: Instant::now() };
-        watchdog.arm(limit).map_err(|error| VmError::setup("starting the watchdog's timer", error))?;
+        let watchdog = Self { timer: Some(timer), ..Self::without_timer(limit) };
+        arm(timer, limit).map_err(|error| VmError::setup("starting the watchdog's timer", error))?;
         Ok(watchdog)
+    }
+
+    /// The clock alone, for guests that are interrupted by somebody else.
+    pub(super) fn without_timer(limit: Duration) -> Self {
+        Self { timer: None, limit, last_request: Instant::now() }
     }
 
     /// The guest made a request, and the host has answered it: time counts from here.
@@ -49,22 +57,14 @@ impl Watchdog {
     pub(crate) fn check(&self) -> Result<(), VmError> {
         if self.last_request.elapsed() >= self.limit { Err(VmError::Stuck(self.limit)) } else { Ok(()) }
     }
-
-    fn arm(&self, limit: Duration) -> io::Result<()> {
-        let period = (limit / 8).max(MIN_PERIOD);
-        let seconds = libc::time_t::try_from(period.as_secs()).unwrap_or(libc::time_t::MAX);
-        let time = libc::timespec { tv_sec: seconds, tv_nsec: libc::c_long::from(period.subsec_nanos()) };
-        let setting = libc::itimerspec { it_interval: time, it_value: time };
-        // SAFETY: the timer exists until this value is dropped, and the setting outlives the call.
-        let result = unsafe { libc::timer_settime(self.timer, 0, &raw const setting, ptr::null_mut()) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
 }
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // SAFETY: the timer was made by this value and is deleted once.
-        unsafe { libc::timer_delete(self.timer) };
+        if let Some(timer) = self.timer {
+            // SAFETY: the timer was made by this value and is deleted once.
+            unsafe { libc::timer_delete(timer) };
+        }
     }
 }
 
@@ -82,6 +82,17 @@ fn install_handler() -> io::Result<()> {
     };
     // SAFETY: the handler does nothing, so it is safe at any moment, and the action outlives the call.
     let result = unsafe { libc::sigaction(signal_number(), &raw const action, ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the timer send its signal again and again.
+fn arm(timer: libc::timer_t, limit: Duration) -> io::Result<()> {
+    let period = (limit / 8).max(MIN_PERIOD);
+    let seconds = libc::time_t::try_from(period.as_secs()).unwrap_or(libc::time_t::MAX);
+    let time = libc::timespec { tv_sec: seconds, tv_nsec: libc::c_long::from(period.subsec_nanos()) };
+    let setting = libc::itimerspec { it_interval: time, it_value: time };
+    // SAFETY: the timer exists until its watchdog is dropped, and the setting outlives the call.
+    let result = unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -41,7 +41,7 @@ impl Folder {
     pub(crate) fn instar(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("instar").expect("the program is built");
         command.current_dir(self.path()).args(arguments).env("TZ", "UTC");
-        command.env_remove("INSTAR_ALLOW_DIRS").env_remove("INSTAR_SANDBOX");
+        command.env_remove("INSTAR_ALLOW_DIRS").env_remove("INSTAR_LOG").env_remove("INSTAR_SANDBOX");
         command
     }
 
@@ -51,6 +51,7 @@ impl Folder {
 
     /// Runs the program, which must fail with this message and nothing else, and change no file.
     #[track_caller]
+    #[allow(dead_code, reason = "each test uses a part")]
     pub(crate) fn fails(&self, arguments: &[&str], message: &str) {
         let before = self.content();
         let expected = Ended { status: Some(1), stdout: String::new(), stderr: format!("{message}\n") };
@@ -58,6 +59,7 @@ impl Folder {
         assert_eq!(self.content(), before, "{arguments:?} changed something");
     }
 
+    #[allow(dead_code, reason = "each test uses a part")]
     fn content(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
         let mut content = Vec::new();
         let mut directories = vec![self.path().to_path_buf()];

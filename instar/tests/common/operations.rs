@@ -9,8 +9,8 @@ pub(crate) fn folder() -> Folder {
     let folder = Folder::new();
     folder.file("base.qcow2", &qcow2(0x11, "", ""));
     folder.file("other.qcow2", &qcow2(0x12, "", ""));
-    for name in ["a.qcow2", "b.qcow2", "c.qcow2", "d.qcow2", "e.qcow2", "f.qcow2", "g.qcow2", "deleted.qcow2"] {
-        folder.file(name, &qcow2(0x22, "base.qcow2", "qcow2"));
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "deleted"] {
+        folder.file(&format!("{name}.qcow2"), &qcow2(0x22, "base.qcow2", "qcow2"));
     }
     folder.file("broken.qcow2", b"QFI\xfb\0\0\0\x03");
     // 8 MiB in one piece, on a raw base that is too short for it: threads copy, and the base grows.
@@ -35,6 +35,9 @@ pub(crate) const OPERATIONS: &[&[&str]] = &[
     &["info", "a.qcow2"],
     &["info", "broken.qcow2"],
     &["info", "--backing-chain", "a.qcow2"],
+    &["plan", "commit", "large.qcow2"],
+    &["plan", "commit", "zeros.qcow2"],
+    &["plan", "rebase", "-c", "-b", "other.qcow2", "-F", "qcow2", "a.qcow2"],
     &["commit", "-p", "a.qcow2"],
     &["commit", "-t", "directsync", "b.qcow2"],
     &["commit", "-t", "writethrough", "--progress=json", "c.qcow2"],
@@ -49,4 +52,6 @@ pub(crate) const OPERATIONS: &[&[&str]] = &[
     &["rebase", "-u", "-b", "other.qcow2", "-F", "qcow2", "f.qcow2"],
     &["rebase", "-c", "-b", "other.qcow2", "-F", "qcow2", "g.qcow2"],
     &["rebase", "-b", "nothing.qcow2", "-F", "qcow2", "zeros.qcow2"],
+    &["rebase", "--verify", "--stats", "-b", "other.qcow2", "-F", "qcow2", "h.qcow2"],
+    &["commit", "--verify", "--stats", "i.qcow2"],
 ];

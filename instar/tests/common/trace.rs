@@ -39,6 +39,11 @@ const FILTERS: usize = 2;
 
 /// Runs a program to its end. As soon as it waits in a jail it gets the signal that asks for progress, once.
 pub(crate) fn run(command: &mut Command) -> Trace {
+    run_watched(command, &mut |_| ())
+}
+
+/// As [`run`]; `before_call` is told the number of every call in a jail before it is made.
+pub(crate) fn run_watched(command: &mut Command, before_call: &mut dyn FnMut(i64)) -> Trace {
     // SAFETY: the call is one system call and nothing else, which is fine between fork and exec.
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
     let child = Pid::from_raw(i32::try_from(command.spawn().expect("the program starts").id()).expect("a process"));
@@ -52,7 +57,7 @@ pub(crate) fn run(command: &mut Command) -> Trace {
     while let Ok(status) = waitpid(None, Some(all)) {
         let (thread, signal) = match status {
             WaitStatus::PtraceSyscall(thread) => {
-                tracer.call(thread);
+                tracer.call(thread, before_call);
                 (thread, None)
             }
             ended @ (WaitStatus::Exited(thread, _) | WaitStatus::Signaled(thread, ..)) => {
@@ -74,7 +79,7 @@ pub(crate) fn run(command: &mut Command) -> Trace {
 }
 
 impl Tracer {
-    fn call(&mut self, thread: Pid) {
+    fn call(&mut self, thread: Pid, before_call: &mut dyn FnMut(i64)) {
         if self.in_call.remove(&thread) {
             return;
         }
@@ -85,6 +90,7 @@ impl Tracer {
         let process = *self.processes.entry(thread).or_insert_with(|| process_of(thread));
         let filters = self.filters.entry(process).or_default();
         if *filters == FILTERS {
+            before_call(number);
             self.trace.calls.insert((number, arguments));
             if number == libc::SYS_clock_nanosleep && !self.was_poked {
                 self.was_poked = true;

@@ -5,9 +5,11 @@
 
 mod disk;
 mod files;
+pub mod workload;
 
 pub use disk::{Disk, Disks};
 pub use files::FileStorage;
+pub use workload::Workload;
 
 use super::{Program, RunOutput, format_of};
 use crate::case::Case;
@@ -98,6 +100,7 @@ pub fn carry_out(job_operation: u32, job: &[u8], storage: &mut dyn Storage) -> R
         operation::INFO => instar_exec::info::run(job, storage, &mut area),
         operation::COMMIT => instar_exec::commit::run(job, storage, &mut area),
         operation::REBASE => instar_exec::rebase::run(job, storage, &mut area),
+        operation::MAP => instar_exec::map::run(job, storage, &mut area),
         other => panic!("there is no operation {other}"),
     }));
     match ended {

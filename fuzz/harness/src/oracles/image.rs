@@ -15,7 +15,10 @@ use crate::support::{self, QCOW2, RAW, Shape, empty_image};
 /// Images in memory longer than this are cut: what lies further on is reached by no table that fits.
 const IMAGE_BYTES_MAX: usize = 16 << 20;
 
-/// Inspects the image, commits it as an overlay and as a base, and rebases it.
+/// Width of the map that is asked for.
+const MAP_COLUMNS: u32 = 64;
+
+/// Inspects the image, maps it, commits it as an overlay and as a base, and rebases it.
 ///
 /// # Panics
 /// If a report is not well formed, or a device changed that must not.
@@ -25,6 +28,7 @@ pub fn survives_everything(image: &[u8], image_format: u32) {
         let report = run(vec![image.to_vec()], &jobs::info(given), instar_exec::info::run).1;
         check_info(&report);
     }
+    is_done(&run(vec![image.to_vec()], &jobs::map(&[image_format], MAP_COLUMNS), instar_exec::map::run).1);
     let raw = || vec![0x11; 128 << 10];
     let commit = jobs::commit(&[image_format, RAW], 1, commit_flag::EMPTY_OVERLAY);
     let (devices, report) = run(vec![image.to_vec(), raw()], &commit, instar_exec::commit::run);

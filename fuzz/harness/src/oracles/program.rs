@@ -10,7 +10,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 /// The most memory that a run may take, in KiB.
 const MEMORY_KIB_MAX: i64 = 128 << 10;
 
-/// Runs info, commit and rebase of the program on an image.
+/// Runs info, plan, commit and rebase of the program on an image.
 ///
 /// # Panics
 /// If anything does not hold; `name` is in the message.
@@ -19,7 +19,13 @@ pub fn survives(program: &Path, name: &str, format: u32, image: &[u8]) {
     let at = |file: &str| folder.path().join(file);
     let bystander = vec![0x42; 70_000];
     fs::write(at("bystander"), &bystander).expect("written");
-    for arguments in [&["info"][..], &["info", "-f", format_name(format)], &["commit", "-q"], &["rebase", "-b", ""]] {
+    for arguments in [
+        &["info"][..],
+        &["info", "-f", format_name(format)],
+        &["plan", "rebase", "-b", ""],
+        &["commit", "-q"],
+        &["rebase", "-b", ""],
+    ] {
         fs::write(at("image"), image).expect("written");
         let status = Command::new(program)
             .args(arguments)

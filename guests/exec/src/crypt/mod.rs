@@ -24,7 +24,7 @@ use crate::job::Job;
 use crate::layer::Result;
 use crate::open::image_device;
 use crate::qcow2::read_header;
-use crate::report::Failure;
+use crate::report::{EKEYREJECTED, ENOTSUP, Failure};
 use crate::storage::{DeviceId, Storage};
 use storage::View;
 use unlock::{Place, unlock};
@@ -60,10 +60,10 @@ fn qcow2_view(
         return Ok(None);
     }
     let passphrase =
-        job.secret(layer).ok_or_else(|| cannot_open(layer, "Parameter 'encrypt.key-secret' is required for cipher"))?;
+        job.secret(layer).ok_or_else(|| wrong_key(layer, "Parameter 'encrypt.key-secret' is required for cipher"))?;
     let Some(pointer) = header.extensions.crypto_header.filter(|_| header.crypt_method == CryptMethod::Luks) else {
         let text = "The old AES encryption is not supported; convert the image to LUKS first (qemu-img convert)";
-        return Err(cannot_open(layer, text));
+        return Err(unsupported(layer, text));
     };
     let place = Place { layer, device, offset: pointer.offset };
     let luks = read_luks(storage, &place)?;
@@ -83,7 +83,7 @@ fn luks_view(storage: &mut dyn Storage, job: &Job<'_>, layer: u32, device: Devic
     let place = Place { layer, device, offset: 0 };
     let luks = read_luks(storage, &place)?;
     let passphrase =
-        job.secret(layer).ok_or_else(|| cannot_open(layer, "Parameter 'key-secret' is required for cipher"))?;
+        job.secret(layer).ok_or_else(|| wrong_key(layer, "Parameter 'key-secret' is required for cipher"))?;
     let cipher = unlock(storage, &place, &luks, passphrase)?;
     Ok(View { cipher, start_bytes: luks.payload_offset_bytes })
 }
@@ -96,4 +96,14 @@ fn read_luks(storage: &mut dyn Storage, place: &Place) -> Result<LuksHeader> {
 /// A finding that keeps a layer from being opened.
 fn cannot_open(layer: u32, text: impl fmt::Display) -> Failure {
     Failure::new(error_kind::OPEN, layer, text)
+}
+
+/// An encryption that is not supported.
+fn unsupported(layer: u32, text: impl fmt::Display) -> Failure {
+    cannot_open(layer, text).with_errno(ENOTSUP)
+}
+
+/// A passphrase that is not there or opens nothing.
+fn wrong_key(layer: u32, text: &str) -> Failure {
+    cannot_open(layer, text).with_errno(EKEYREJECTED)
 }

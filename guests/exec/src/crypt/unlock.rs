@@ -7,9 +7,9 @@ use alloc::vec;
 use instar_formats::luks::{DIGEST_BYTES, LuksHeader, SLOTS, Slot};
 use zeroize::Zeroizing;
 
-use super::cannot_open;
 use super::cipher::SectorCipher;
 use super::derive::Hash;
+use super::{cannot_open, unsupported, wrong_key};
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
@@ -46,7 +46,7 @@ pub(super) fn unlock(
     passphrase: &[u8],
 ) -> Result<SectorCipher> {
     let hash = Hash::named(header.hash)
-        .ok_or_else(|| cannot_open(place.layer, format_args!("Hash algorithm '{}' not supported", header.hash)))?;
+        .ok_or_else(|| unsupported(place.layer, format_args!("Hash algorithm '{}' not supported", header.hash)))?;
     let digests = digests(header, hash);
     if digests > DIGESTS_MAX {
         return Err(cannot_open(
@@ -59,7 +59,7 @@ pub(super) fn unlock(
             return Ok(cipher);
         }
     }
-    Err(cannot_open(place.layer, "Invalid password, cannot unlock any keyslot"))
+    Err(wrong_key(place.layer, "Invalid password, cannot unlock any keyslot"))
 }
 
 fn active(header: &LuksHeader) -> impl Iterator<Item = &Slot> {
@@ -84,7 +84,7 @@ fn open_slot(
     passphrase: &[u8],
 ) -> Result<Option<SectorCipher>> {
     let cipher_for =
-        |key: &[u8]| SectorCipher::new(&header.cipher, key).map_err(|error| cannot_open(place.layer, error));
+        |key: &[u8]| SectorCipher::new(&header.cipher, key).map_err(|error| unsupported(place.layer, error));
     // The host stops a sandbox that it hears nothing of for long; a request tells it that this one is at work.
     let alive = |storage: &mut dyn Storage| place.read(storage, 0, &mut [0]);
 

@@ -15,6 +15,7 @@ use instar_formats::raw::SECTOR_BYTES;
 
 use super::window::Window;
 use super::{Found, cannot_open, luks};
+use crate::qcow2::header_failure;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
 
@@ -36,12 +37,13 @@ pub(super) fn inspect(storage: &mut dyn Storage, device: DeviceId, found: &mut F
 }
 
 fn read_header(storage: &mut dyn Storage, device: DeviceId) -> Result<Header, Failure> {
+    let refused = |error| header_failure(0, &error);
     let mut first_cluster = vec![0; PREFIX_BYTES];
     storage.read(device, 0, &mut first_cluster).map_err(|error| Failure::storage(0, error))?;
-    let length = Header::first_cluster_bytes(&first_cluster).map_err(cannot_open)?;
+    let length = Header::first_cluster_bytes(&first_cluster).map_err(refused)?;
     first_cluster.resize(length, 0);
     storage.read(device, 0, &mut first_cluster).map_err(|error| Failure::storage(0, error))?;
-    Header::parse(&first_cluster, Access::Inspect).map_err(cannot_open)
+    Header::parse(&first_cluster, Access::Inspect).map_err(refused)
 }
 
 fn describe(header: &Header, report: &mut InfoReport) {

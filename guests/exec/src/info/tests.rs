@@ -120,6 +120,16 @@ fn failures_are_about_opening() {
 }
 
 #[test]
+fn what_is_not_supported_is_told_by_its_number() {
+    let mut image = qcow2_image();
+    image[7] = 9;
+    let header = ReportHeader::get(&report_of(image, format::QCOW2));
+    assert_eq!((header.error_kind, header.errno), (error_kind::OPEN, crate::report::ENOTSUP));
+    let header = ReportHeader::get(&report_of(b"text".to_vec(), format::QCOW2));
+    assert_eq!((header.error_kind, header.errno), (error_kind::OPEN, 0));
+}
+
+#[test]
 fn two_bitmaps_cannot_have_one_name() {
     let mut image = qcow2_image();
     image[139] = 2;

@@ -13,7 +13,7 @@ use instar_plan::extent::{self, Codec, CompressedSource, Extent, Source};
 use super::slices::Slices;
 use crate::bytes::{read_vec, to_index};
 use crate::layer::{Layer, Result};
-use crate::report::Failure;
+use crate::report::{ENOTSUP, Failure};
 use crate::storage::{DeviceId, Storage};
 
 /// An open qcow2 image.
@@ -266,6 +266,12 @@ pub(super) fn check_l1(layer: u32, geometry: &Geometry, file_length_bytes: u64, 
     Ok(())
 }
 
+/// The failure for a header that cannot be used.
+pub(crate) fn header_failure(layer: u32, error: &HeaderError) -> Failure {
+    let errno = if error.is_unsupported() { ENOTSUP } else { 0 };
+    Failure::new(error_kind::OPEN, layer, error).with_errno(errno)
+}
+
 /// Reads and checks a header.
 ///
 /// # Errors
@@ -284,7 +290,7 @@ pub(crate) fn read_first_cluster(
     device: DeviceId,
     access: Access,
 ) -> Result<(Header, Vec<u8>)> {
-    let refused = |error: HeaderError| Failure::new(error_kind::OPEN, layer, error);
+    let refused = |error| header_failure(layer, &error);
     let length_bytes = storage.length_bytes(device);
     let prefix = read_vec(storage, layer, device, 0, length_bytes.min(PREFIX_BYTES as u64))?;
     let cluster_bytes = Header::first_cluster_bytes(&prefix).map_err(refused)? as u64;

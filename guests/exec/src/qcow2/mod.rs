@@ -17,7 +17,7 @@ mod target;
 
 pub use empty::Emptier;
 pub use image::Image;
-pub(crate) use image::read_header;
+pub(crate) use image::{header_failure, read_header};
 pub(crate) use rebase::HeaderChange;
 pub(crate) use repair::repair_if_dirty;
 pub use target::Qcow2Target;

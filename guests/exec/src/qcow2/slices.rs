@@ -109,6 +109,8 @@ impl Slices {
 
     /// Puts a slice of a new table into the cache.
     pub(super) fn insert_new(&mut self, offset: u64, bytes: Vec<u8>) {
+        // New tables become clean ones when they are written: an image that gets many must not keep them all.
+        self.make_room();
         self.clock += 1;
         self.slices.insert(offset, Slice { bytes, state: State::New, used: self.clock });
     }
@@ -162,6 +164,23 @@ impl Slices {
         // Half of them at once, so that a long walk does not sort again for every slice.
         for (_, offset) in &ages[..ages.len().div_ceil(2)] {
             self.slices.remove(offset);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryStorage;
+
+    #[test]
+    fn tables_that_were_new_do_not_pile_up() {
+        let mut storage = MemoryStorage { devices: vec![Vec::new()] };
+        let mut slices = Slices::new(0, DeviceId(0), SLICE_BYTES_MAX);
+        for table in 0..1000 {
+            slices.insert_zero(table * SLICE_BYTES_MAX);
+            slices.write_new(&mut storage).expect("written");
+            assert!(slices.slices.len() as u64 * SLICE_BYTES_MAX <= CLEAN_BYTES_MAX + SLICE_BYTES_MAX);
         }
     }
 }

@@ -4,12 +4,14 @@
 //! header that names the backing file changes once everything else is durable.
 
 mod chains;
-mod compare;
+mod digest;
 mod heading;
 mod order;
 mod overlay;
-mod reader;
+mod read_back;
 mod safe;
+
+use alloc::vec::Vec;
 
 use instar_abi::report::RebaseReport;
 
@@ -21,30 +23,36 @@ use crate::repairs::Repairs;
 use crate::report;
 use crate::storage::Storage;
 use heading::Heading;
-use order::Order;
+use order::{Order, Step};
 
 /// Does the rebase that `job` asks for, and reports. See [`crate::job`] and [`crate::report`] for the layouts.
 pub fn run(job: &[u8], storage: &mut dyn Storage, report: &mut [u8]) {
     let mut repairs = Repairs::default();
     match rebase(job, storage, &mut repairs) {
-        Ok(result) => report::done(report, &result, &repairs.payload()),
+        Ok((result, digests)) if digests.is_empty() => report::done(report, &result, &repairs.payload()),
+        Ok((result, digests)) => report::done(report, &result, &digests),
         Err(failure) => report::failed_with::<RebaseReport>(report, &failure, &repairs.payload()),
     }
 }
 
-fn rebase(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Result<RebaseReport> {
+/// The report, and what was digested.
+fn rebase(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Result<(RebaseReport, Vec<u8>)> {
     let job = Job::parse(job)?;
     let order = Order::read(&job)?;
     if !Heading::is_known(&job)? {
         return Err(Heading::unknown());
     }
     let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
+    const NOTHING: RebaseReport = RebaseReport { clusters_copied: 0, bytes_copied: 0 };
+    if matches!(order.step, Step::DigestOld | Step::DigestNew) {
+        return Ok((NOTHING, digest::of_overlay(storage, &job, &order)?));
+    }
     repair_layer(storage, &job, 0, repairs)?;
     // Whether the new backing file can be named at all is known before anything is copied.
     let heading = Heading::plan(storage, &job, &order)?;
-    if order.is_unsafe {
+    if order.is_unsafe || order.step == Step::HeaderOnly {
         heading.write(storage)?;
-        return Ok(RebaseReport { clusters_copied: 0, bytes_copied: 0 });
+        return Ok((NOTHING, Vec::new()));
     }
-    safe::rebase(storage, &job, &order, &heading)
+    Ok((safe::rebase(storage, &job, &order, &heading)?, Vec::new()))
 }

@@ -11,8 +11,25 @@ use crate::job::Job;
 use crate::layer::Result;
 use crate::report::Failure;
 
+/// How much of a rebase is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// All of it.
+    Whole,
+    /// Nothing: what the overlay shows over the old chain is digested.
+    DigestOld,
+    /// Everything but the header.
+    CopyOnly,
+    /// Nothing: what the overlay shows over the new chain is digested.
+    DigestNew,
+    /// The header alone.
+    HeaderOnly,
+}
+
 /// A rebase job's own part.
 pub(super) struct Order {
+    /// How much is done.
+    pub(super) step: Step,
     /// Only the header changes.
     pub(super) is_unsafe: bool,
     /// What is copied is stored compressed.
@@ -48,7 +65,15 @@ impl Order {
             .and_then(|length| part.name.get(..length))
             .ok_or_else(|| wrong("the job's backing name is longer than its field"))?;
         let format_length = part.format_name.iter().position(|byte| *byte == 0).unwrap_or(part.format_name.len());
+        let steps = [
+            (rebase_flag::DIGEST_OLD, Step::DigestOld),
+            (rebase_flag::COPY_ONLY, Step::CopyOnly),
+            (rebase_flag::DIGEST_NEW, Step::DigestNew),
+            (rebase_flag::HEADER_ONLY, Step::HeaderOnly),
+        ];
+        let step = steps.into_iter().find(|(flag, _)| part.flags & flag != 0).map_or(Step::Whole, |(_, step)| step);
         Ok(Self {
+            step,
             is_unsafe: part.flags & rebase_flag::UNSAFE != 0,
             compresses: part.flags & rebase_flag::COMPRESS != 0,
             old: 1..old_end,

@@ -13,7 +13,6 @@ use instar_plan::rebase::{Packing, Received, Verdicts, plan_header, plan_rebase_
 
 use super::heading::Heading;
 use super::order::Order;
-use super::reader::{BUFFER_BYTES, Reader};
 use crate::blocks::BlocksTarget;
 use crate::bytes::to_index;
 use crate::job::Job;
@@ -21,6 +20,7 @@ use crate::layer::{Layer, Result};
 use crate::open::{image_device, open_blocks, open_qcow2, open_vmdk};
 use crate::pack::Packer;
 use crate::qcow2::Qcow2Target;
+use crate::reader::{BUFFER_BYTES, Reader};
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
@@ -144,6 +144,14 @@ impl Overlay {
         match self {
             Self::Qcow2 { geometry, packing, .. } => plan_rebase_qcow2(geometry, *packing, own, old, verdicts),
             Self::Vmdk(_) | Self::Qed(_) => Received { plain: plan_rebase_vmdk(old, verdicts), packed: Vec::new() },
+        }
+    }
+
+    /// Whether what is put lies in its place before tables show it. What is packed waits for more of its kind.
+    pub(super) fn writes_at_once(&self) -> bool {
+        match self {
+            Self::Qcow2 { .. } | Self::Qed(_) => true,
+            Self::Vmdk(target) => !target.packs(),
         }
     }
 

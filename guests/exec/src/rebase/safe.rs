@@ -5,13 +5,14 @@ use alloc::vec::Vec;
 use instar_abi::report::RebaseReport;
 use instar_plan::extent::{Extent, Source};
 use instar_plan::planted::{self, Bug};
-use instar_plan::rebase::{Comparison, Received, Verdicts, plan_comparisons};
+use instar_plan::rebase::Received;
 
 use super::chains::{Chains, Views};
-use super::compare::Comparer;
 use super::heading::Heading;
-use super::order::Order;
+use super::order::{Order, Step};
 use super::overlay::Overlay;
+use super::read_back::read_back;
+use crate::compare::{Compared, Comparer};
 use crate::job::Job;
 use crate::layer::Result;
 use crate::storage::Storage;
@@ -42,6 +43,7 @@ pub(super) fn rebase(
         window_bytes,
         unit_bytes,
         cluster_size_bytes: overlay.cluster_size_bytes(),
+        reads_back: order.step == Step::CopyOnly && overlay.writes_at_once(),
         overlay,
         chains,
         comparer: Comparer::new(job, unit_bytes),
@@ -50,7 +52,7 @@ pub(super) fn rebase(
     // All metadata is read once before anything is written, so that broken tables are found while nothing has changed.
     let mut total_bytes = 0;
     work.for_each_window(storage, |_, _, window| {
-        total_bytes += window.read_bytes();
+        total_bytes += window.compared.read_bytes();
         Ok(())
     })?;
     storage.progress(0, total_bytes);
@@ -69,6 +71,9 @@ pub(super) fn rebase(
     if !planted::is(Bug::HeaderSwitchedTooEarly) {
         work.overlay.target().make_visible(storage)?;
     }
+    if order.step == Step::CopyOnly {
+        return Ok(work.report);
+    }
     work.overlay.change_heading(storage, order, heading)?;
     if planted::is(Bug::HeaderSwitchedTooEarly) {
         work.overlay.target().make_visible(storage)?;
@@ -77,17 +82,10 @@ pub(super) fn rebase(
 }
 
 /// A part of the disk in which something has to be compared.
-pub(super) struct Window {
+struct Window {
     own: Vec<Extent>,
     views: Views,
-    pub(super) comparisons: Vec<Comparison>,
-    pub(super) verdicts: Verdicts,
-}
-
-impl Window {
-    fn read_bytes(&self) -> u64 {
-        self.comparisons.iter().map(Comparison::read_bytes).sum()
-    }
+    compared: Compared,
 }
 
 /// Windows that are compared together.
@@ -100,9 +98,9 @@ struct Gathered {
 
 impl Gathered {
     fn push(&mut self, window: Window) {
-        self.bytes += window.read_bytes();
+        self.bytes += window.compared.read_bytes();
         let views = window.views.old.len() + window.views.new.len();
-        self.extents += window.own.len() + views + window.comparisons.len();
+        self.extents += window.own.len() + views + window.compared.count();
         self.windows.push(window);
     }
 
@@ -118,6 +116,8 @@ struct Work {
     /// The smallest part of the overlay that can be received by itself.
     unit_bytes: u64,
     cluster_size_bytes: u64,
+    /// Whether what the overlay receives is read again before tables show it.
+    reads_back: bool,
     overlay: Overlay,
     chains: Chains,
     comparer: Comparer,
@@ -152,19 +152,19 @@ impl Work {
             return Ok(None);
         }
         let Some(views) = self.chains.views(storage, start, end)? else { return Ok(None) };
-        let mut verdicts = Verdicts::new(start, end, self.unit_bytes);
-        let comparisons = plan_comparisons(&own, &views.old, &views.new, &mut verdicts);
-        Ok((!comparisons.is_empty()).then_some(Window { own, views, comparisons, verdicts }))
+        let compared = Compared::plan(&own, &views.old, &views.new, (start, end), self.unit_bytes);
+        Ok((!compared.is_settled()).then_some(Window { own, views, compared }))
     }
 
     /// Gives the overlay what it would no longer show in some windows.
     fn carry_over(&mut self, storage: &mut dyn Storage, mut windows: Vec<Window>) -> Result<()> {
-        self.comparer.compare(storage, &mut windows)?;
+        let mut compared: Vec<&mut Compared> = windows.iter_mut().map(|window| &mut window.compared).collect();
+        self.comparer.compare(storage, &mut compared)?;
         windows.into_iter().try_for_each(|window| self.receive(storage, &window))
     }
 
     fn receive(&mut self, storage: &mut dyn Storage, window: &Window) -> Result<()> {
-        let received = self.overlay.plan(&window.own, &window.views.old, &window.verdicts);
+        let received = self.overlay.plan(&window.own, &window.views.old, &window.compared.verdicts);
         if received.plain.is_empty() && received.packed.is_empty() {
             return Ok(());
         }
@@ -181,6 +181,11 @@ impl Work {
         target.put(storage, self.chains.old(), &received.plain)?;
         let left_over = self.overlay.put_packed(storage, self.comparer.old(), received.packed)?;
         self.overlay.target().put(storage, self.chains.old(), &left_over)?;
+        if self.reads_back {
+            let Window { own, views, .. } = window;
+            let now = self.overlay.own_extents(storage, own[0].guest_offset, own[own.len() - 1].end())?;
+            read_back(storage, &mut self.comparer, &received.plain, &views.old, &now, self.unit_bytes)?;
+        }
         let target = self.overlay.target();
         if target.is_under_pressure() { target.make_visible(storage) } else { Ok(()) }
     }

@@ -107,6 +107,17 @@ pub enum HeaderError {
     SizeTooLarge,
 }
 
+impl HeaderError {
+    /// Whether the image may well be sound, but asks for what is not supported.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(
+            self,
+            Self::Version(_) | Self::CompressionType(_) | Self::UnsupportedFeatures(_) | Self::EncryptionMethod(_)
+        )
+    }
+}
+
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -78,7 +78,7 @@ impl Verdicts {
     }
 
     /// The units that differ: first byte, first byte behind, and whether the old chain holds data there.
-    pub(super) fn differing(&self) -> impl Iterator<Item = (u64, u64, bool)> + '_ {
+    pub fn differing(&self) -> impl Iterator<Item = (u64, u64, bool)> + '_ {
         (0u64..).zip(&self.units).filter(|(_, verdict)| *verdict & DIFFERS != 0).map(|(index, verdict)| {
             let start = self.start + index * self.unit_bytes;
             (start, (start + self.unit_bytes).min(self.end), verdict & OLD_HAS_DATA != 0)

@@ -9,7 +9,7 @@ mod json;
 mod luks;
 mod node;
 pub mod render;
-mod size;
+pub(super) mod size;
 mod utf8;
 mod version;
 mod vmdk;

@@ -3,7 +3,7 @@
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// `1.69 MiB`, `320 KiB`, `0.977 KiB`: the next unit begins at 1000 of the one below, and 999.5 to 1000 are `1e+03`.
-pub(super) fn for_people(bytes: u64) -> String {
+pub(in crate::cli) fn for_people(bytes: u64) -> String {
     let power = (1..UNITS.len()).rev().find(|&power| bytes >= 1000 << (10 * (power - 1))).unwrap_or(0);
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let value = bytes as f64 / (1u64 << (10 * power)) as f64;

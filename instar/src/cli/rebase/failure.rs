@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::code::Code;
 use crate::files::Cause;
 use crate::text::Printable;
 
@@ -26,12 +27,40 @@ pub enum RebaseFailure {
     },
     /// The overlay's format has no compressed clusters.
     NoCompression,
-    /// Writing to the overlay failed; the system's words.
-    Write(Vec<u8>),
+    /// Writing to the overlay failed.
+    Write {
+        /// What kind of failure it is.
+        code: Code,
+        /// The system's words.
+        text: Vec<u8>,
+    },
     /// The old backing file, or something below it, cannot be read.
     ReadOld,
     /// The new backing file, or something below it, cannot be read.
     ReadNew,
+}
+
+impl RebaseFailure {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NewBacking { cause, .. } => cause.code(),
+            Self::Header { .. } => Code::BackingNotRecorded,
+            Self::NoCompression => Code::UnsupportedFormat,
+            Self::Write { code, .. } => *code,
+            Self::ReadOld | Self::ReadNew => Code::Io,
+        }
+    }
+
+    /// The file that it is about, if it is not the overlay.
+    #[must_use]
+    pub fn file(&self) -> Option<&[u8]> {
+        match self {
+            Self::NewBacking { name, cause, .. } => cause.file().or(Some(name)),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for RebaseFailure {
@@ -49,7 +78,7 @@ impl fmt::Display for RebaseFailure {
                 write!(f, "Could not change the backing file to '{}': {}", Printable(name), Printable(text))
             }
             Self::NoCompression => f.write_str("Compression not supported for this file format"),
-            Self::Write(text) => write!(f, "Error while writing to COW image: {}", Printable(text)),
+            Self::Write { text, .. } => write!(f, "Error while writing to COW image: {}", Printable(text)),
             Self::ReadOld => f.write_str("error while reading from old backing file"),
             Self::ReadNew => f.write_str("error while reading from new backing file"),
         }

@@ -21,15 +21,20 @@ use super::error::Failure;
 use super::job::{Devices, memory_bytes};
 use super::operand::{OpenOperand, gate_options, one_file, open};
 use super::output::{Channel, Form, print};
+use super::plan::{self, Moves, PlanOptions, Subject, Wishes};
 use super::progress::{Progress, ProgressWish};
 use super::rate;
 use super::repairs;
-use super::sandbox::{Inspector, Reported, Sandbox};
+use super::sandbox::{Answer, Inspector, Reported, Sandbox};
 use super::secret::LayerSecret;
+use super::stage::run_jobs;
+use super::stats::Stats;
+use super::verdict::{AFTERWARDS, COPYING, Verdict};
+use crate::code::Code;
 use crate::devices::Flushing;
 use crate::files::chain::{Finding, Inspect, Layer, Links, discover};
 use crate::files::policy::Gate;
-use crate::files::{Access, Cause, ImageFile, Location, OpenError, driver};
+use crate::files::{Access, ImageFile, Location, OpenError, driver};
 use crate::text::Printable;
 use crate::vm::VmError;
 
@@ -42,24 +47,38 @@ const STEP_PERCENT: f64 = 2.0;
 /// The longest format name that an image records.
 const MAX_FORMAT_NAME_BYTES: usize = 15;
 
-/// Runs the command.
+/// Runs the command, or with `plan` only says what it would do.
 ///
 /// # Errors
 /// Everything that keeps it from being done, in the order in which users know it.
-pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &RebaseArguments,
+    plan: Option<&PlanOptions>,
+    sandbox: &mut impl Sandbox,
+) -> Result<(), Failure> {
+    let stats = Stats::begin(arguments.care.stats);
     let form = Form::parse(COMMAND, arguments.output.as_deref())?;
     let bytes_per_second = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
     let file = one_file(COMMAND, &arguments.image)?;
     if !arguments.is_unsafe && arguments.backing.is_none() {
         return Err(Failure::usage(COMMAND, "Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let shown = (arguments.progress && !arguments.quiet).then_some(Channel::Out);
+    if arguments.is_unsafe && arguments.care.verify {
+        let text = "--verify: with -u no data is compared or copied, so that there is nothing to verify";
+        return Err(Failure::Option(text.to_owned()));
+    }
+    let shown = (arguments.progress && !arguments.quiet && plan.is_none()).then_some(Channel::Out);
     let mut progress = Progress::start(shown, ProgressWish::listen()).in_steps_of(STEP_PERCENT);
     let cache = cache_mode(arguments.cache.as_deref(), "cache")?;
     let backing_cache = cache_mode(arguments.backing_cache.as_deref(), "source cache")?;
     let pace = Pace { flushing: cache.flushing, bytes_per_second };
+    if let Some(options) = plan {
+        let mut rebase = Rebase::open(file, arguments, Access::Read, sandbox)?;
+        rebase.use_caches(cache, backing_cache)?;
+        return rebase.plan(&Wishes { options, form, is_quiet: arguments.quiet }, sandbox);
+    }
     sandbox.expect(operation::REBASE);
-    let done = Rebase::open(file, arguments, sandbox).and_then(|mut rebase| {
+    let done = Rebase::open(file, arguments, Access::Write, sandbox).and_then(|mut rebase| {
         rebase.use_caches(cache, backing_cache)?;
         let report = rebase.carry_out(pace, &mut progress, sandbox)?;
         Ok((rebase, report))
@@ -70,9 +89,15 @@ pub(super) fn run(arguments: &RebaseArguments, sandbox: &mut impl Sandbox) -> Re
     }
     let (rebase, report) = done?;
     match form {
-        Form::Json if !arguments.quiet => print(rebase.as_json(&report).as_bytes()),
-        _ => Ok(()),
+        _ if arguments.quiet => {}
+        Form::Human => stats.tell(sandbox.efforts()),
+        Form::Json => {
+            let verified = arguments.care.verify.then(|| ("verified", "true".to_owned()));
+            let stats = stats.as_json(sandbox.efforts()).map(|stats| ("stats", stats));
+            print(rebase.as_json(&report, verified.into_iter().chain(stats).collect()).as_bytes())?;
+        }
     }
+    Ok(())
 }
 
 fn cache_mode(typed: Option<&OsStr>, option: &str) -> Result<CacheMode, Failure> {
@@ -95,14 +120,21 @@ struct Rebase<'a> {
     format_name: &'a [u8],
     is_unsafe: bool,
     compresses: bool,
+    verifies: bool,
     secrets: Vec<LayerSecret>,
 }
 
 impl<'a> Rebase<'a> {
-    fn open(file: &OsStr, arguments: &'a RebaseArguments, sandbox: &mut impl Sandbox) -> Result<Self, Failure> {
+    /// `access` is how the overlay is opened.
+    fn open(
+        file: &OsStr,
+        arguments: &'a RebaseArguments,
+        access: Access,
+        sandbox: &mut impl Sandbox,
+    ) -> Result<Self, Failure> {
         let name = arguments.backing.as_deref().map(OsStrExt::as_bytes);
         let format_name = arguments.backing_format.as_deref().map(OsStrExt::as_bytes);
-        let mut operand = open(file, &arguments.image, Access::Write)?;
+        let mut operand = open(file, &arguments.image, access)?;
         let secrets = std::mem::take(&mut operand.secrets);
         let typed = operand.image.name().to_vec();
         let (is_unsafe, probes) = (arguments.is_unsafe, operand.format == format::PROBE);
@@ -138,7 +170,8 @@ impl<'a> Rebase<'a> {
             _ => Chains::detached(layers),
         };
         let format_name = format_name.unwrap_or_default();
-        let rebase = Self { chains, name, format_name, is_unsafe, compresses: arguments.compress, secrets: Vec::new() };
+        let (compresses, verifies) = (arguments.compress, arguments.care.verify);
+        let rebase = Self { chains, name, format_name, is_unsafe, compresses, verifies, secrets: Vec::new() };
         let secrets = secrets.of_layers(&rebase.chains.layers).map_err(|error| rebase.failure(error))?;
         rebase.check_name()?;
         Ok(Self { secrets, ..rebase })
@@ -197,23 +230,85 @@ impl<'a> Rebase<'a> {
         sandbox: &mut impl Sandbox,
     ) -> Result<RebaseReport, Failure> {
         let layers = &self.chains.layers;
-        let devices = Devices::chain(layers, |index| index == 0)
-            .with_secrets(&self.secrets)
-            .flushed(pace.flushing)
-            .limited_to(pace.bytes_per_second);
-        let job = devices.job(operation::REBASE, &self.job_part());
+        let jobs = self.jobs(pace);
         let mut on_progress = |done, total| progress.update(done, total);
-        let answer = sandbox
-            .run(operation::REBASE, &devices, &job, memory_bytes(layers), Some(&mut on_progress))
+        let mut verdict = Verdict::default();
+        let mut goes_on = |index, answer: &Answer| {
+            answer.error().is_none() && (!self.verifies || verdict.goes_on(index, &answer.payload))
+        };
+        let answers = run_jobs(sandbox, operation::REBASE, &jobs, memory_bytes(layers), &mut on_progress, &mut goes_on)
             .map_err(|error| Failure::Sandbox { image: self.image(0), error })?;
-        repairs::tell(layers, &answer.payload);
-        if let Some(error) = answer.error() {
+        let copying = answers.get(if self.verifies { COPYING } else { 0 });
+        copying.into_iter().for_each(|answer| repairs::tell(layers, &answer.payload));
+        if let Some(part) = verdict.changed {
+            return Err(self.verification_failure(0, part.to_string().as_bytes()));
+        }
+        if let Some(error) = answers.last().and_then(Answer::error) {
+            let is_verifying = self.verifies && answers.len() == AFTERWARDS + 1;
+            return Err(if is_verifying {
+                self.verification_failure(error.layer, &error.text)
+            } else {
+                self.failure(error)
+            });
+        }
+        self.report(copying)
+    }
+
+    fn report(&self, answer: Option<&Answer>) -> Result<RebaseReport, Failure> {
+        match answer {
+            Some(answer) if answer.operation.len() >= RebaseReport::SIZE_BYTES => {
+                Ok(RebaseReport::get(&answer.operation))
+            }
+            _ => Err(Failure::Sandbox { image: self.image(0), error: VmError::Report("it is cut off".to_owned()) }),
+        }
+    }
+
+    /// The jobs that make up the rebase: all in one; or what the overlay shows before, copying, what it shows afterwards, and
+    /// the header. Those between which nothing may change write nothing.
+    fn jobs(&self, pace: Pace) -> Vec<(Devices<'_>, RebaseJob)> {
+        let job = |flag, writes| {
+            let devices = Devices::chain(&self.chains.layers, |index| writes && index == 0)
+                .with_secrets(&self.secrets)
+                .flushed(pace.flushing)
+                .limited_to(pace.bytes_per_second);
+            let part = self.job_part();
+            (devices, RebaseJob { flags: part.flags | flag, ..part })
+        };
+        if !self.verifies {
+            return vec![job(0, true)];
+        }
+        vec![
+            job(rebase_flag::DIGEST_OLD, false),
+            job(rebase_flag::COPY_ONLY, true),
+            job(rebase_flag::DIGEST_NEW, false),
+            job(rebase_flag::HEADER_ONLY, true),
+        ]
+    }
+
+    /// What is said where the overlay would not show the same.
+    fn verification_failure(&self, layer: usize, text: &[u8]) -> Failure {
+        let hint = b"; its backing file was not changed. Check the disk and restore the image before it is used or rebased again";
+        let text = [b"Verification failed: ", text, hint].concat();
+        Failure::Image { code: Code::VerificationFailed, image: self.image(layer), text }
+    }
+
+    /// Says what rebasing would do.
+    fn plan(&self, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
+        let devices = Devices::chain(&self.chains.layers, |index| index == 0).with_secrets(&self.secrets);
+        let job = devices.job(operation::REBASE, &self.job_part());
+        let rehearsed = plan::rehearse(&self.chains.layers, operation::REBASE, &devices, &job, sandbox)?;
+        if let Some(error) = rehearsed.answer.error() {
             return Err(self.failure(error));
         }
-        if answer.operation.len() < RebaseReport::SIZE_BYTES {
-            return Err(Failure::Sandbox { image: self.image(0), error: VmError::Report("it is cut off".to_owned()) });
-        }
-        Ok(RebaseReport::get(&answer.operation))
+        let report = self.report(Some(&rehearsed.answer))?;
+        let subject = Subject { command: COMMAND, layers: &self.chains.layers, target: 0 };
+        let moves = Moves {
+            bytes: report.bytes_copied,
+            clusters: report.clusters_copied,
+            cleared_clusters: 0,
+            deletes_overlay: false,
+        };
+        plan::show(&subject, &moves, &rehearsed, wishes, &devices, sandbox)
     }
 
     /// A layer's name; the overlay's for a layer that does not exist.
@@ -235,24 +330,26 @@ impl<'a> Rebase<'a> {
             (error_kind::OPEN, Some(backing_depth)) => Failure::Rebase(RebaseFailure::NewBacking {
                 name: self.name.unwrap_or_default().to_vec(),
                 backing_depth,
-                cause: Cause::Image(error.text),
+                cause: error.into_cause(&image),
             }),
             (error_kind::OPEN, None) => {
-                Failure::Open(OpenError { image: self.image(0), backing_depth: layer, cause: Cause::Image(error.text) })
+                Failure::Open(OpenError { image: self.image(0), backing_depth: layer, cause: error.into_cause(&image) })
             }
             (error_kind::CORRUPT | error_kind::UNSUPPORTED | error_kind::REFUSED, _) => {
-                Failure::Image { image, text: error.text }
+                Failure::Image { code: error.code(Code::Refused), image, text: error.text }
             }
             (error_kind::JOB, _) => self.header_failure(error.text),
             (error_kind::STORAGE, Some(_)) => Failure::Rebase(RebaseFailure::ReadNew),
-            (error_kind::STORAGE, None) if layer == 0 => Failure::Rebase(RebaseFailure::Write(error.text)),
+            (error_kind::STORAGE, None) if layer == 0 => {
+                Failure::Rebase(RebaseFailure::Write { code: error.code(Code::Io), text: error.text })
+            }
             (error_kind::STORAGE, None) => Failure::Rebase(RebaseFailure::ReadOld),
             (error_kind::INTERNAL, _) => Failure::Sandbox { image, error: error.into_stop() },
             (kind, _) => Failure::Sandbox { image, error: VmError::Report(format!("unknown kind of error {kind}")) },
         }
     }
 
-    fn as_json(&self, report: &RebaseReport) -> String {
+    fn as_json(&self, report: &RebaseReport, more: Vec<(&str, String)>) -> String {
         let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
         let format = driver::name(self.chains.layers[0].summary.format).unwrap_or("unknown");
         let backing = match self.name.filter(|name| !name.is_empty()) {
@@ -267,7 +364,8 @@ impl<'a> Rebase<'a> {
             ("bytes_copied", report.bytes_copied.to_string()),
             backing,
         ];
-        let lines: Vec<String> = members.iter().map(|(key, value)| format!("    \"{key}\": {value}")).collect();
+        let lines: Vec<String> =
+            members.iter().chain(&more).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 }

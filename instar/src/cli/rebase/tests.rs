@@ -69,6 +69,7 @@ fn carried_out(answer: Answer) -> Result<RebaseReport, String> {
         format_name: b"qcow2",
         is_unsafe: false,
         compresses: false,
+        verifies: false,
         secrets: Vec::new(),
     };
     let mut progress = Progress::start(None::<Vec<u8>>, ProgressWish::default());

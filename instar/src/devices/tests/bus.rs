@@ -10,7 +10,7 @@ use super::super::bus::Bus;
 use super::{ANSWER, DATA, HEADER, QUEUE_SIZE, backend, contents, file, piece, queue, ram, read_bytes, write_wire};
 use crate::vm::{BusAction, GuestRam, MmioBus, VmError};
 
-fn attach(bus: &mut Bus<'_>, ram: &GuestRam, device: u32) {
+fn attach(bus: &mut Bus<'_, '_>, ram: &GuestRam, device: u32) {
     let queue = queue(ram.dma());
     let attach = Attach {
         features: 1 << feature::VERSION_1,

@@ -3,6 +3,7 @@
 mod bus;
 mod direct;
 mod executor;
+mod rehearsal;
 mod request;
 mod transport;
 

@@ -9,8 +9,6 @@ mod child;
 mod spawn;
 mod tracee;
 
-use std::time::{Duration, Instant};
-
 use instar_abi::memory::{MIN_MEMORY_BYTES, PAGE_BYTES, PROGRAM_END, PROGRAM_START, STACK_END};
 use instar_abi::mmio::{CONTROL_START, DEVICE_START};
 use libc::user_regs_struct;
@@ -56,7 +54,7 @@ impl ProcessPrepared {
     /// Completes it with device pages for `device_count` devices.
     pub(super) fn complete(self, device_count: u32) -> ProcessMachine {
         let devices_end = DEVICE_START + u64::from(device_count) * PAGE_BYTES;
-        ProcessMachine { tracee: self.spawned.tracee, ram: self.ram, entry: self.entry, devices_end }
+        ProcessMachine { tracee: self.spawned.tracee, ram: self.ram, entry: self.entry, devices_end, exits: 0 }
     }
 }
 
@@ -77,6 +75,7 @@ pub(super) struct ProcessMachine {
     ram: GuestRam,
     entry: u64,
     devices_end: u64,
+    exits: u64,
 }
 
 impl ProcessMachine {
@@ -85,16 +84,21 @@ impl ProcessMachine {
         &self.ram
     }
 
+    /// How often it has stopped.
+    pub(super) fn exits(&self) -> u64 {
+        self.exits
+    }
+
     /// Runs the guest until it is done.
     pub(super) fn run(&mut self, how: Run<'_>) -> Result<(), VmError> {
-        let Run { bus, limit, before_start, after_request } = how;
+        let Run { bus, watchdog, after_request } = how;
         self.tracee.set_registers(&at_entry(self.tracee.registers()?, self.entry))?;
-        before_start()?;
-        let mut last_request = Instant::now();
+        watchdog.restart();
         loop {
+            self.exits += 1;
             self.tracee.run()?;
             match self.tracee.wait()? {
-                Event::Stopped(libc::SIGALRM) => check(last_request, limit)?,
+                Event::Stopped(libc::SIGALRM) => watchdog.check()?,
                 Event::Stopped(signal) if is_fault(signal) => {
                     let cause = self.tracee.cause()?;
                     if cause.was_sent {
@@ -111,7 +115,7 @@ impl ProcessMachine {
                         return Ok(());
                     }
                     self.tracee.set_registers(&registers)?;
-                    last_request = Instant::now();
+                    watchdog.restart();
                 }
                 // Somebody at the terminal means this process, not the guest.
                 Event::Stopped(_) => {}
@@ -161,10 +165,6 @@ impl ProcessMachine {
         }
         code
     }
-}
-
-fn check(last_request: Instant, limit: Duration) -> Result<(), VmError> {
-    if last_request.elapsed() >= limit { Err(VmError::Stuck(limit)) } else { Ok(()) }
 }
 
 /// Whether a signal says what the processor thinks of the guest. A system call that is tried shows as a trap.

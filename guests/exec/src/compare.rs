@@ -4,20 +4,60 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use instar_plan::extent::Source;
+use instar_plan::extent::{Extent, Source};
 use instar_plan::planted::{self, Bug};
-use instar_plan::rebase::{Comparison, Verdicts};
+use instar_plan::rebase::{Comparison, Verdicts, plan_comparisons};
 
-use super::reader::{BUFFER_BYTES, Reader};
-use super::safe::Window;
 use crate::bytes::to_index;
 use crate::job::Job;
 use crate::layer::Result;
+use crate::reader::{BUFFER_BYTES, Reader};
 use crate::report::Failure;
 use crate::storage::{CompareSegment, DeviceId, Storage, Verdict};
 
+/// A part of the disk: what has to be compared in it, and what has been seen.
+pub(crate) struct Compared {
+    comparisons: Vec<Comparison>,
+    pub(crate) verdicts: Verdicts,
+}
+
+impl Compared {
+    /// Plans to compare `old` with `new` wherever `own` is absent; all three cover `start..end` without gaps.
+    pub(crate) fn plan(
+        own: &[Extent],
+        old: &[Extent],
+        new: &[Extent],
+        (start, end): (u64, u64),
+        unit_bytes: u64,
+    ) -> Self {
+        let mut verdicts = Verdicts::new(start, end, unit_bytes);
+        let comparisons = plan_comparisons(own, old, new, &mut verdicts);
+        Self { comparisons, verdicts }
+    }
+
+    /// Whether metadata alone has told everything.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.comparisons.is_empty()
+    }
+
+    /// How many ranges have to be compared.
+    pub(crate) fn count(&self) -> usize {
+        self.comparisons.len()
+    }
+
+    /// How many bytes have to be read.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.comparisons.iter().map(Comparison::read_bytes).sum()
+    }
+
+    /// First byte of the first unit that differs, once everything has been compared.
+    pub(crate) fn first_difference(&self) -> Option<u64> {
+        self.verdicts.differing().next().map(|(start, ..)| start)
+    }
+}
+
 /// Two sides that are compared.
-pub(super) struct Comparer {
+pub(crate) struct Comparer {
     old: Reader,
     new: Reader,
     unit_bytes: u64,
@@ -42,12 +82,12 @@ struct Place {
 
 impl Comparer {
     /// For windows whose units are `unit_bytes` long.
-    pub(super) fn new(job: &Job<'_>, unit_bytes: u64) -> Self {
+    pub(crate) fn new(job: &Job<'_>, unit_bytes: u64) -> Self {
         Self { old: Reader::new(job), new: Reader::new(job), unit_bytes }
     }
 
     /// What reads the old chain.
-    pub(super) fn old(&mut self) -> &mut Reader {
+    pub(crate) fn old(&mut self) -> &mut Reader {
         &mut self.old
     }
 
@@ -55,12 +95,13 @@ impl Comparer {
     ///
     /// # Errors
     /// If a device refuses, or a compressed cluster does not unpack.
-    pub(super) fn compare(&mut self, storage: &mut dyn Storage, windows: &mut [Window]) -> Result<()> {
+    pub(crate) fn compare(&mut self, storage: &mut dyn Storage, windows: &mut [&mut Compared]) -> Result<()> {
         if planted::is(Bug::EverythingComparesEqual) {
             return Ok(());
         }
         let mut questions: BTreeMap<u32, Questions> = BTreeMap::new();
         for (index, window) in windows.iter_mut().enumerate() {
+            let window = &mut **window;
             for comparison in &window.comparisons {
                 if !self.gather(index, comparison, &window.verdicts, &mut questions) {
                     self.look(storage, comparison, &mut window.verdicts)?;
@@ -114,7 +155,7 @@ impl Comparer {
         storage: &mut dyn Storage,
         device: u32,
         questions: &Questions,
-        windows: &mut [Window],
+        windows: &mut [&mut Compared],
     ) -> Result<()> {
         let mut answers = Vec::new();
         storage

@@ -13,10 +13,10 @@ use crate::storage::{DeviceId, Storage};
 use crate::unpack;
 
 /// How much is read at once.
-pub(super) const BUFFER_BYTES: u64 = 1 << 20;
+pub(crate) const BUFFER_BYTES: u64 = 1 << 20;
 
 /// A buffer, and the compressed cluster that was unpacked last.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     buffer: Vec<u8>,
     unpacked: Option<(u32, u64, Vec<u8>)>,
     /// The layer of each device, for messages.
@@ -24,7 +24,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(job: &Job<'_>) -> Self {
+    pub(crate) fn new(job: &Job<'_>) -> Self {
         let layers = job.devices.iter().map(|device| device.layer).collect();
         Self { buffer: vec![0; to_index(BUFFER_BYTES)], unpacked: None, layers }
     }
@@ -33,7 +33,7 @@ impl Reader {
     ///
     /// # Errors
     /// If a device refuses, or a compressed cluster does not unpack.
-    pub(super) fn view(
+    pub(crate) fn view(
         &mut self,
         storage: &mut dyn Storage,
         source: Source,
@@ -59,7 +59,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::view`].
-    pub(super) fn fill(&mut self, storage: &mut dyn Storage, extents: &[Extent], bytes: &mut [u8]) -> Result<()> {
+    pub(crate) fn fill(&mut self, storage: &mut dyn Storage, extents: &[Extent], bytes: &mut [u8]) -> Result<()> {
         let mut position = 0;
         for extent in extents {
             let part = &mut bytes[position..position + to_index(extent.length_bytes)];
@@ -80,7 +80,7 @@ impl Reader {
     }
 
     /// The layer that a device belongs to, for messages.
-    pub(super) fn layer(&self, device: u32) -> u32 {
+    pub(crate) fn layer(&self, device: u32) -> u32 {
         self.layers.get(to_index(u64::from(DeviceId(device).file().0))).copied().unwrap_or(0)
     }
 

@@ -1,0 +1,152 @@
+//! How a failure is told: in words for people, or as one line of JSON for programs.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use serde::Serialize;
+use tracing::info;
+
+use super::arguments::{Command, ImageArguments};
+use super::error::{Failure, Message};
+use super::output::{Form, complain, complain_in_front, program};
+
+/// Whoever reads what went wrong.
+#[derive(Debug, Default)]
+pub(super) struct Listener {
+    form: Form,
+    /// FILE, for failures that do not name one themselves.
+    file: Option<OsString>,
+}
+
+/// A failure for programs. `docs/schemas/error.schema.json` describes it.
+#[derive(Serialize)]
+struct Told<'a> {
+    code: &'a str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Listener {
+    /// What a command line asks for: JSON where the result is JSON, but for `info`, whose errors qemu-img tells in words in
+    /// any case.
+    ///
+    /// # Errors
+    /// Another value of `--errors` than the two.
+    pub(super) fn of(command: &Command) -> Result<Self, Failure> {
+        let (name, image, output): (_, &ImageArguments, _) = match command {
+            Command::Commit(arguments) => ("commit", &arguments.image, arguments.output.as_deref()),
+            Command::Rebase(arguments) => ("rebase", &arguments.image, arguments.output.as_deref()),
+            Command::Info(arguments) => ("info", &arguments.image, None),
+            Command::Plan(arguments) => {
+                let (image, output) = arguments.asked();
+                ("plan", image, output)
+            }
+            Command::Doctor(_) | Command::QemuImg(_) => return Ok(Self::default()),
+        };
+        let form = match image.errors.as_deref() {
+            None if output == Some(OsStr::new("json")) => Form::Json,
+            errors => Form::of_option(name, "--errors", errors)?,
+        };
+        Ok(Self { form, file: image.files.first().cloned() })
+    }
+
+    /// As [`Listener::of`] for a command line that makes no sense, as far as single words of it do.
+    pub(super) fn of_words(words: &[OsString]) -> Self {
+        let is_info = words.get(1).is_some_and(|command| command == "info");
+        let asks = |option: &str| {
+            let joined = format!("{option}=json");
+            words.iter().any(|word| *word == *joined)
+                || words.windows(2).any(|pair| pair[0] == *option && pair[1] == "json")
+        };
+        let form = if asks("--errors") || (asks("--output") && !is_info) { Form::Json } else { Form::Human };
+        Self { form, file: None }
+    }
+
+    /// Tells a failure, and gives the exit status that belongs to it.
+    pub(super) fn tell(&self, failure: &Failure) -> u8 {
+        info!(code = failure.code().name(), "failed");
+        let program = program();
+        match self.form {
+            Form::Human => complain_in_front(&failure.prefix(program), &failure.words(program)),
+            Form::Json => complain(&self.json(failure, program)),
+        }
+        failure.exit_status()
+    }
+
+    fn json(&self, failure: &Failure, program: &str) -> String {
+        let file = failure.file().or(self.file.as_deref().map(OsStrExt::as_bytes));
+        let told = Told {
+            code: failure.code().name(),
+            message: Message(failure).to_string(),
+            file: file.map(|name| String::from_utf8_lossy(name).into_owned()),
+            hint: failure.hint(program),
+        };
+        // Strings are all there is, and these can always be written.
+        ascii(&serde_json::to_string(&told).unwrap_or_default())
+    }
+}
+
+/// The same JSON in printable ASCII: names come from images, and must do nothing to a terminal.
+fn ascii(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    let mut units = [0; 2];
+    for character in json.chars() {
+        match character {
+            ' '..='~' => shown.push(character),
+            _ => {
+                let units = character.encode_utf16(&mut units).iter();
+                shown.extend(units.map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::Code;
+    use crate::files::{Cause, OpenError};
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_is_searched_for_the_wish_for_json() {
+        let form = |line| Listener::of_words(&words(line)).form;
+        assert_eq!(form("instar commit --output json --bogus"), Form::Json);
+        assert_eq!(form("instar rebase --output=json -Z"), Form::Json);
+        assert_eq!(form("instar commit --output human json"), Form::Human);
+        assert_eq!(form("instar info --output=json --bogus"), Form::Human);
+        assert_eq!(form("instar info --output=json --errors json --bogus"), Form::Json);
+        assert_eq!(form("instar commit --output"), Form::Human);
+    }
+
+    #[test]
+    fn the_file_is_the_one_at_fault_or_else_the_one_on_the_command_line() {
+        let listener = Listener { form: Form::Json, file: Some("top.qcow2".into()) };
+        let json = |failure: &Failure| listener.json(failure, "instar");
+        let cause = Cause::Forbidden("/etc/\u{202e}\u{9b}\u{1f4bf}\"".as_bytes().to_vec());
+        let failure = Failure::Open(OpenError { image: b"top.qcow2".to_vec(), backing_depth: 1, cause });
+        assert!(json(&failure).chars().all(|character| matches!(character, ' '..='~')));
+        let told: serde_json::Value = serde_json::from_str(&json(&failure)).expect("JSON");
+        assert_eq!(told["code"], "policy");
+        assert_eq!(told["file"], "/etc/\u{202e}\u{9b}\u{1f4bf}\"");
+        let message = told["message"].as_str().expect("a message");
+        assert!(message.starts_with("Could not open 'top.qcow2': Could not open backing file: The image names"));
+        assert_eq!(
+            json(&Failure::NoBacking),
+            format!(
+                "{{\"code\":\"no-backing\",\"message\":\"Image does not have a backing file\",\"file\":\"top.qcow2\",\
+                 \"hint\":\"{}\"}}",
+                Code::NoBacking.hint().expect("a hint")
+            )
+        );
+        let usage = Failure::usage("commit", "Expecting one image file name");
+        assert!(json(&usage).ends_with("\"hint\":\"Try 'instar commit --help' for more information\"}"));
+    }
+}
