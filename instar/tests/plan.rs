@@ -132,7 +132,8 @@ fn a_measure_is_the_length_that_the_command_leaves() {
     let measured: Value = serde_json::from_str(&measured).expect("JSON");
     assert_eq!(told(&folder, &["rebase", "-b", "", "overlay.qcow2"]), "");
     let length = bytes_of(&folder, "overlay.qcow2").len();
-    let keys: Vec<&String> = measured[0].as_object().expect("an object").keys().collect();
+    let mut keys: Vec<&String> = measured[0].as_object().expect("an object").keys().collect();
+    keys.sort_unstable();
     assert_eq!(keys, ["filename", "length_bytes", "newly_stored_bytes", "planned_length_bytes"]);
     assert_eq!((&measured[0]["filename"], &measured[0]["length_bytes"]), (&json!("overlay.qcow2"), &json!(3072)));
     assert_eq!((measured.as_array().map(Vec::len), &measured[0]["planned_length_bytes"]), (Some(1), &json!(length)));

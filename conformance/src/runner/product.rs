@@ -67,7 +67,7 @@ impl Product {
     /// If the program cannot be started.
     pub fn plan_case(&self, case: &Case, folder: &Path) -> io::Result<RunOutput> {
         let mut command = self.command(folder);
-        run(command.args(["plan", case.op.word(), "--output=json"]).args(&case.argv), TIME_LIMIT)
+        run(command.args(["plan", case.op.word(), "--output=json", "--errors=human"]).args(&case.argv), TIME_LIMIT)
     }
 
     /// The command line of a case, ready to be run in `folder`.

@@ -84,7 +84,9 @@ impl Copier {
                 });
                 noted.map_err(|error| (part.record, error))?;
             }
-            target.grown_to(end);
+            if run.length > 0 {
+                target.grown_to(end);
+            }
             return Ok(());
         }
         let bulk = run.length >= MIN_BULK_BYTES && !pace.is_limited() && target.takes_bulk(first.target_offset);
