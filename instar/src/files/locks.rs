@@ -7,8 +7,6 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -17,11 +15,6 @@ use nix::libc;
 use super::error::system_text;
 use crate::text::Printable;
 
-/// How long an image that somebody else holds is waited for: a process that was killed may have left a worker, forked the moment
-/// before, which has yet to close what it has inherited.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(5);
 /// Where the bytes for permissions in use start.
 const USED_BASE: libc::off_t = 100;
 /// Where the bytes for permissions that are not shared start.
@@ -109,24 +102,13 @@ impl fmt::Display for LockError {
     }
 }
 
-/// Takes a claim's locks and checks that nobody stands against it, again and again for [`PATIENCE`]. What is already held stays
-/// held; after a failure the file has to be closed.
+/// Takes a claim's locks and checks that nobody stands against it. What is already held stays held; after a failure the
+/// file has to be closed.
 ///
 /// # Errors
 /// Another holder, or a file system without locks.
 pub fn claim(file: &File, claim: Claim, image: &[u8]) -> Result<(), LockError> {
     take(file, claim, image)?;
-    let start = Instant::now();
-    loop {
-        match check(file, claim, image) {
-            Err(LockError::Taken { .. }) if start.elapsed() < PATIENCE => thread::sleep(PAUSE),
-            result => return result,
-        }
-    }
-}
-
-/// Checks that nobody stands against a claim.
-fn check(file: &File, claim: Claim, image: &[u8]) -> Result<(), LockError> {
     let taken = |permission: Permission, shared| LockError::Taken { image: image.to_vec(), permission, shared };
     for &permission in claim.used {
         if held_by_another(file, permission.byte(UNSHARED_BASE))? {
