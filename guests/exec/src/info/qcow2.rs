@@ -40,9 +40,11 @@ fn read_header(storage: &mut dyn Storage, device: DeviceId) -> Result<Header, Fa
     let refused = |error| header_failure(0, &error);
     let mut first_cluster = vec![0; PREFIX_BYTES];
     storage.read(device, 0, &mut first_cluster).map_err(|error| Failure::storage(0, error))?;
-    let length = Header::first_cluster_bytes(&first_cluster).map_err(refused)?;
-    first_cluster.resize(length, 0);
-    storage.read(device, 0, &mut first_cluster).map_err(|error| Failure::storage(0, error))?;
+    let needed_bytes = Header::needed_bytes(&first_cluster).map_err(refused)?;
+    if needed_bytes > first_cluster.len() {
+        first_cluster.resize(needed_bytes, 0);
+        storage.read(device, 0, &mut first_cluster).map_err(|error| Failure::storage(0, error))?;
+    }
     Header::parse(&first_cluster, Access::Inspect).map_err(refused)
 }
 

@@ -277,10 +277,17 @@ pub(crate) fn header_failure(layer: u32, error: &HeaderError) -> Failure {
 /// # Errors
 /// With qemu-img's words if it is invalid.
 pub(crate) fn read_header(storage: &mut dyn Storage, layer: u32, device: DeviceId, access: Access) -> Result<Header> {
-    read_first_cluster(storage, layer, device, access).map(|(header, _)| header)
+    let refused = |error: HeaderError| Failure::new(error_kind::OPEN, layer, error);
+    let length_bytes = storage.length_bytes(device);
+    let mut bytes = read_vec(storage, layer, device, 0, length_bytes.min(PREFIX_BYTES as u64))?;
+    let needed_bytes = Header::needed_bytes(&bytes).map_err(refused)?;
+    if needed_bytes > bytes.len() {
+        bytes = read_vec(storage, layer, device, 0, length_bytes.min(needed_bytes as u64))?;
+    }
+    Header::parse(&bytes, access).map_err(refused)
 }
 
-/// Reads and checks a header; also gives the bytes of the cluster that it lies in, as far as the file has them.
+/// Reads and checks a header; also gives the whole cluster that it lies in, as far as the file has it.
 ///
 /// # Errors
 /// With qemu-img's words if it is invalid.

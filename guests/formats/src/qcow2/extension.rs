@@ -150,12 +150,19 @@ pub fn bitmaps_data_offset(first_cluster: &[u8], header: &Header) -> Option<u64>
 /// Where the extensions end, their end mark included, given the first cluster and its header; `None` if they cannot be read.
 #[must_use]
 pub fn extensions_end(first_cluster: &[u8], header: &Header) -> Option<usize> {
-    let mut entries = entries_behind(first_cluster, header)?;
+    let entries = entries_behind(first_cluster, header)?;
+    end(first_cluster, entries.offset, entries.end)
+}
+
+/// Where the extensions in `bytes[start..end]` end, their end mark included; nothing if they cannot be read or go on behind
+/// `bytes`.
+pub(crate) fn end(bytes: &[u8], start: usize, end: usize) -> Option<usize> {
+    let mut entries = Entries { bytes, offset: start, end };
     loop {
         let head = entries.offset;
         match entries.next() {
             Some(entry) => entry.ok().map(drop)?,
-            None => return Some((head + 8).min(entries.end)),
+            None => return Some(head.saturating_add(8).min(end)),
         }
     }
 }

@@ -13,8 +13,8 @@ pub const V2_HEADER_BYTES: usize = 72;
 pub const V3_MIN_HEADER_BYTES: usize = 104;
 /// Length of the header fields that are understood, in bytes; also what a rewritten version 3 header has at least.
 pub const KNOWN_HEADER_BYTES: usize = 112;
-/// How many bytes of a file [`Header::first_cluster_bytes`] wants to see.
-pub const PREFIX_BYTES: usize = 512;
+/// How many bytes of a file [`Header::needed_bytes`] wants to see: as a rule all that a header takes.
+pub const PREFIX_BYTES: usize = 4096;
 /// Smallest cluster size, as a power of two; the format's limit.
 pub const MIN_CLUSTER_BITS: u32 = 9;
 /// Largest cluster size, as a power of two; qemu-img's limit.

@@ -20,8 +20,19 @@ const V2_HEADER_LENGTH: u32 = 72;
 const MAX_FILE_OFFSET: u64 = i64::MAX.cast_unsigned();
 
 impl Header {
-    /// How many bytes of the file [`Header::parse`] needs, 512 to 2,097,152, which is the size of its first cluster.
-    /// `prefix` holds the first [`PREFIX_BYTES`](super::header::PREFIX_BYTES) bytes of the file.
+    /// How many bytes of the file [`Header::parse`] needs: no more than `prefix` has, if header, extensions and backing name lie
+    /// there, else the whole first cluster. `prefix` holds the first [`PREFIX_BYTES`](super::header::PREFIX_BYTES) bytes of the
+    /// file.
+    ///
+    /// # Errors
+    /// If it is no qcow2 image of a known version with a possible cluster size.
+    pub fn needed_bytes(prefix: &[u8]) -> Result<usize, HeaderError> {
+        let cluster_bytes = Self::first_cluster_bytes(prefix)?;
+        let fits = Fields { bytes: prefix, cluster_bytes }.end_of_header().is_some_and(|end| end <= prefix.len());
+        Ok(if fits { prefix.len().min(cluster_bytes) } else { cluster_bytes })
+    }
+
+    /// Size of the first cluster of the file, 512 to 2,097,152 bytes. `prefix` holds its first 512 bytes at least.
     ///
     /// # Errors
     /// If it is no qcow2 image of a known version with a possible cluster size.
@@ -40,30 +51,38 @@ impl Header {
         Ok(1 << cluster_bits)
     }
 
-    /// Reads and checks a header. `first_cluster` holds the first [`Header::first_cluster_bytes`] bytes of the file;
-    /// what it lacks of that reads as zeros, as it does behind the end of a file.
+    /// Reads and checks a header. `first_cluster` holds the first [`Header::needed_bytes`] bytes of the file; what it lacks of
+    /// the first cluster reads as zeros, as it does behind the end of a file.
     ///
     /// # Errors
     /// What qemu-img finds first.
     pub fn parse(first_cluster: &[u8], access: Access) -> Result<Self, HeaderError> {
         let cluster_bytes = Self::first_cluster_bytes(first_cluster)?;
-        if first_cluster.len() < cluster_bytes {
+        if first_cluster.len() < Self::needed_bytes(first_cluster)? {
             let mut padded = first_cluster.to_vec();
             padded.resize(cluster_bytes, 0);
-            return Fields::new(&padded).parse(access);
+            return Fields { bytes: &padded, cluster_bytes }.parse(access);
         }
-        Fields::new(&first_cluster[..cluster_bytes]).parse(access)
+        Fields { bytes: &first_cluster[..first_cluster.len().min(cluster_bytes)], cluster_bytes }.parse(access)
     }
 }
 
-/// A first cluster, complete.
+/// A first cluster, complete or as far as the header needs it.
 struct Fields<'a> {
     bytes: &'a [u8],
+    cluster_bytes: usize,
 }
 
-impl<'a> Fields<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes }
+impl Fields<'_> {
+    /// Where the last of header, extensions and backing name ends; nothing where it takes more bytes to tell.
+    fn end_of_header(&self) -> Option<usize> {
+        let header_length = usize::try_from(if self.u32(4) == 3 { self.u32(100) } else { V2_HEADER_LENGTH }).ok()?;
+        let name_start = usize::try_from(self.u64(8)).ok()?;
+        let name_end = name_start.checked_add(usize::try_from(self.u32(16)).ok()?)?;
+        let area_end = if name_start == 0 { self.cluster_bytes } else { name_start };
+        let extensions_end = extension::end(self.bytes, header_length, area_end)?;
+        let name_end = if name_start == 0 { 0 } else { name_end };
+        Some(KNOWN_HEADER_BYTES.max(header_length).max(extensions_end).max(name_end))
     }
 
     // A first cluster has at least 512 bytes, so the offsets of fields always exist.
@@ -76,7 +95,7 @@ impl<'a> Fields<'a> {
     }
 
     fn parse(&self, access: Access) -> Result<Header, HeaderError> {
-        let cluster_bytes = self.bytes.len();
+        let cluster_bytes = self.cluster_bytes;
         let mut header = self.read_without_checks()?;
         let header_length = usize::try_from(header.header_length_bytes).unwrap_or(usize::MAX);
         if header_length > cluster_bytes {
@@ -159,7 +178,7 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         let length = usize::try_from(self.u32(16)).unwrap_or(usize::MAX);
-        let room = self.bytes.len().saturating_sub(offset).min(MAX_BACKING_NAME_BYTES);
+        let room = self.cluster_bytes.saturating_sub(offset).min(MAX_BACKING_NAME_BYTES);
         if length > room {
             return Err(HeaderError::BackingNameTooLong);
         }

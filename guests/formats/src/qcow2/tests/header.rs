@@ -71,6 +71,8 @@ fn read_a_version_2_header() {
 #[test]
 fn say_how_many_bytes_are_needed() {
     assert_eq!(Header::first_cluster_bytes(&Image::v3().bytes[..512]), Ok(65536));
+    assert_eq!(Header::needed_bytes(&Image::v3().bytes[..512]), Ok(512));
+    assert_eq!(Header::needed_bytes(&Image::v3().bytes[..100]), Ok(65536));
     assert_eq!(Header::first_cluster_bytes(b"QFI"), Err(HeaderError::NotQcow2));
     assert_eq!(Header::first_cluster_bytes(b"QFI\xfb\0\0\0\x02"), Err(HeaderError::ClusterBits(0)));
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::Image;
 use crate::qcow2::bitmap::{self, BitmapDirectory};
 use crate::qcow2::extension::{BACKING_FORMAT, BITMAPS, DATA_FILE_NAME, FEATURE_NAMES};
+use crate::qcow2::header::PREFIX_BYTES;
 use crate::qcow2::snapshot::{self, SnapshotTable};
 use crate::qcow2::{Access, Header, encode_first_cluster};
 
@@ -63,6 +64,24 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1200)) {
         let _ = Header::parse(&bytes, Access::ReadWrite);
+    }
+
+    #[test]
+    fn as_many_bytes_as_are_needed_say_what_all_of_them_say(
+        is_v3 in any::<bool>(),
+        edits in edits(),
+        length in 0usize..1400,
+    ) {
+        let mut image = rich_image(is_v3);
+        apply(&mut image, &edits);
+        let cluster = &image.bytes[..1 << 16];
+        for prefix in [length, PREFIX_BYTES] {
+            let Ok(needed) = Header::needed_bytes(&cluster[..prefix]) else { continue };
+            for access in [Access::Inspect, Access::ReadWrite] {
+                let needed = &cluster[..needed.min(cluster.len())];
+                prop_assert_eq!(Header::parse(needed, access), Header::parse(cluster, access));
+            }
+        }
     }
 
     #[test]
