@@ -9,7 +9,9 @@ mod drop_in;
 mod error;
 pub mod info;
 mod info_command;
+mod inspector;
 mod job;
+mod local;
 mod logging;
 mod meter;
 mod operand;
@@ -41,7 +43,8 @@ pub use rebase::RebaseFailure;
 
 use crate::session::Guest;
 use arguments::QemuImgArguments;
-use sandbox::{LocalSandbox, Sandbox, StandIn};
+use local::{LocalSandbox, StandIn};
+use sandbox::Sandbox;
 use telling::Listener;
 
 /// Runs the program with its arguments, the program's own name first, and says how it ended.

@@ -2,14 +2,15 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
+use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, error_kind, outcome};
 use proptest::prelude::*;
 
 use super::super::job::Devices;
-use super::super::sandbox::OnProgress;
+use super::super::sandbox::{Answer, OnProgress};
 use super::*;
 use crate::files::chain::Summary;
 use crate::files::{LayerKey, Location, Origin, open_operand};
+use crate::vm::VmError;
 
 /// Answers every job in the same way.
 struct Says(Answer);

@@ -11,7 +11,8 @@ use instar_abi::job::format;
 
 use super::finding::{Finding, Need, Outcome, Trouble};
 use super::remedy;
-use crate::cli::sandbox::{Inspector, Sandbox};
+use crate::cli::inspector::Inspector;
+use crate::cli::sandbox::Sandbox;
 use crate::files::chain::{Finding as Found, Inspect};
 use crate::files::{Access, ImageFile, open_operand, system_text};
 use crate::jail::Runner;

@@ -4,7 +4,8 @@ use instar_abi::job::{MAX_DEVICES, format};
 
 use super::RebaseFailure;
 use crate::cli::error::Failure;
-use crate::cli::sandbox::{Inspector, Sandbox};
+use crate::cli::inspector::Inspector;
+use crate::cli::sandbox::Sandbox;
 use crate::files::chain::{ChainError, Layer, discover_named, open_named};
 use crate::files::policy::Gate;
 use crate::files::{Access, Cause, driver, find_base};
