@@ -152,8 +152,11 @@ proptest! {
         prop_assert!(held(&mut secret, &[QCOW2], 0, top_key) == held(&mut plain, &[QCOW2], 0, None));
         commit(&mut plain, &[QCOW2, base_formats[0]], SECRET).unwrap();
         commit(&mut secret, &[QCOW2, base_formats[1]], SECRET).unwrap();
-        let expected = held(&mut plain, &[QCOW2, base_formats[0]], 1, None);
-        let found = held(&mut secret, &[QCOW2, base_formats[1]], 1, Some(&KEYS[1]));
+        // As a guest reads them: where a base grows in the middle of a cluster, what is new is written as zeros in an encrypted
+        // one, whose clusters are never known to hold zeros, and may stay unallocated in the other.
+        let shown = |held: Vec<Option<u8>>| held.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>();
+        let expected = shown(held(&mut plain, &[QCOW2, base_formats[0]], 1, None));
+        let found = shown(held(&mut secret, &[QCOW2, base_formats[1]], 1, Some(&KEYS[1])));
         prop_assert!(found == expected, "the base holds something else");
         // The overlay is empty, and still encrypted.
         prop_assert!(held(&mut secret, &[QCOW2], 0, top_key).iter().all(Option::is_none));
