@@ -2,9 +2,10 @@
 //!
 //! The policy is data with a reason beside each entry: system calls in `calls`, limits in `limits`, variables of the
 //! environment in `environment`. `guest` is the narrower jail of a process in which a guest itself runs. Knows descriptors and
-//! processes, nothing of images or machines. `worker`, `descriptors`, `environment` and `guest` hold the `unsafe` of this
-//! module: forking, closing what nobody owns, wiping strings, bare system calls.
+//! processes, nothing of images or machines. `worker`, `allocator`, `descriptors`, `environment` and `guest` hold the `unsafe` of this
+//! module: forking, an allocator setting, closing what nobody owns, wiping strings, bare system calls.
 
+mod allocator;
 pub mod calls;
 mod descriptors;
 mod environment;
@@ -57,6 +58,7 @@ pub struct Jail<'a> {
 
 /// Makes what all jails of this process and of those forked from it have in common.
 pub fn prepare(runner: Runner) {
+    allocator::share();
     filter::prepare(runner);
 }
 
