@@ -56,12 +56,14 @@ impl Listener {
     /// As [`Listener::of`] for a command line that makes no sense, as far as single words of it do.
     pub(super) fn of_words(words: &[OsString]) -> Self {
         let is_info = words.get(1).is_some_and(|command| command == "info");
-        let asks = |option: &str| {
-            let joined = format!("{option}=json");
+        let asks = |option: &str, form: &str| {
+            let joined = format!("{option}={form}");
             words.iter().any(|word| *word == *joined)
-                || words.windows(2).any(|pair| pair[0] == *option && pair[1] == "json")
+                || words.windows(2).any(|pair| pair[0] == *option && pair[1] == *form)
         };
-        let form = if asks("--errors") || (asks("--output") && !is_info) { Form::Json } else { Form::Human };
+        let follows_result = !is_info && !asks("--errors", "human");
+        let is_json = asks("--errors", "json") || (asks("--output", "json") && follows_result);
+        let form = if is_json { Form::Json } else { Form::Human };
         Self { form, file: None }
     }
 
