@@ -19,6 +19,8 @@ use image::{CLUSTER_BYTES, qcow2};
 use kvm::without_kvm;
 use nix::sys::wait::WaitStatus;
 
+const LAST_OF_INCOMPATIBLE_FEATURES: usize = 79;
+
 /// An overlay that covers the first cluster, on a base that has another content there, and another base.
 fn stage() -> Folder {
     let folder = Folder::new();
@@ -92,6 +94,14 @@ fn rebase_and_info_tell_it_too() {
     let ended = folder.run(&["rebase", "--stats", "-b", "other.qcow2", "-F", "qcow2", "hollow.qcow2"]);
     assert_eq!((ended.status, ended.stdout.as_str()), (Some(0), ""));
     assert_eq!((told(&ended, "sandboxes"), told(&ended, "compared bytes")), (4, CLUSTER_BYTES as u64));
+    // A new header for a plain image takes one sandbox; where there is more to do, others follow.
+    let mut dirty = read(&folder, "hollow.qcow2");
+    dirty[LAST_OF_INCOMPATIBLE_FEATURES] |= 1;
+    folder.file("dirty.qcow2", &dirty);
+    for (name, sandboxes) in [("hollow.qcow2", 1), ("dirty.qcow2", 3)] {
+        let ended = folder.run(&["rebase", "-u", "--stats", "-b", "", name]);
+        assert_eq!((ended.status, told(&ended, "sandboxes")), (Some(0), sandboxes), "{name}: {}", ended.stderr);
+    }
     let plain = folder.run(&["info", "--output", "json", "overlay.qcow2"]);
     let ended = folder.run(&["info", "--stats", "--output", "json", "overlay.qcow2"]);
     assert_eq!((ended.status, &ended.stdout), (Some(0), &plain.stdout));

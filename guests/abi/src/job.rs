@@ -98,6 +98,9 @@ pub mod rebase_flag {
     pub const DIGEST_NEW: u32 = 16;
     /// Change the header and nothing else: the overlay holds what it needs.
     pub const HEADER_ONLY: u32 = 32;
+    /// With [`UNSAFE`], on an image of which nothing is known: change the header if the image is qcow2 and needs nothing else;
+    /// otherwise write nothing and end with [`crate::report::error_kind::NOT_PLAIN`].
+    pub const IF_PLAIN: u32 = 64;
 }
 
 wire_struct! {

@@ -36,6 +36,8 @@ pub mod error_kind {
     pub const REFUSED: u32 = 6;
     /// The guest's own mistake (a panic, no memory): "the sandbox stopped: TEXT".
     pub const INTERNAL: u32 = 7;
+    /// The image is not one on which the job could be done without knowing more; nothing was written.
+    pub const NOT_PLAIN: u32 = 8;
 }
 
 /// `InfoReport::flags`.

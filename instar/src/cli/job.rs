@@ -38,6 +38,14 @@ impl<'a> Devices<'a> {
         devices
     }
 
+    /// The same, but open for writing, and written: each image file becomes durable as this says.
+    pub(super) fn written(mut self, flushing: Flushing) -> Self {
+        self.purpose = Purpose::Writing;
+        self.rows.iter_mut().for_each(|row| row.flags |= device_flag::WRITABLE);
+        self.files.iter_mut().for_each(|file| file.writable = true);
+        self.flushed(flushing)
+    }
+
     /// A whole chain; `is_writable` says for each layer whether the job may change it.
     pub(super) fn chain(layers: &'a [Layer], is_writable: impl Fn(usize) -> bool) -> Self {
         let mut devices = Self { purpose: Purpose::Writing, ..Self::default() };

@@ -22,7 +22,8 @@ use crate::vm::{Platform, Prepared, VmError};
 /// An image is looked at in a worker process that has nothing but that image, read-only, and no lock of it; several can come
 /// one after the other, and the files that they lead to are opened between them. The job that writes is the last of a command
 /// and has all files open: it runs in this process, which is jailed from then on, and so do those that verify it, each with a
-/// machine of its own that was made before. So nobody is left that could still write when this process is killed.
+/// machine of its own that was made before. So nobody is left that could still write when this process is killed. Only a job
+/// that may turn out to need more files is tried in a worker process; it has one request to make, and dies with this process.
 #[derive(Default)]
 pub(super) struct LocalSandbox {
     runner: Runner,
@@ -136,6 +137,26 @@ impl Sandbox for LocalSandbox {
         Ok(reports.into_iter().map(Answer::from).collect())
     }
 
+    fn run_apart(&mut self, stage: Stage<'_>, memory_bytes: u64) -> Result<Option<Answer>, VmError> {
+        if self.runner == Runner::Process {
+            // A guest's process is made before there is an open image, by the one process that can hold it.
+            return Ok(None);
+        }
+        let purpose = stage.devices.purpose();
+        let jail = Jail { purpose, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
+        let platform = open_once(&mut self.platform, self.runner)?;
+        let session = Session {
+            memory_bytes,
+            has_ciphers: stage.has_ciphers,
+            ..Session::new(platform, program(stage.operation)?, stage.devices.files(), stage.job)
+        };
+        let ((report, effort), leaving) = apart::run(session, jail, || ())?;
+        self.leaving.push(leaving);
+        self.efforts.push((stage.operation, effort));
+        self.warn(&report);
+        Ok(Some(Answer::from(report)))
+    }
+
     fn efforts(&self) -> &[Run] {
         &self.efforts
     }
@@ -208,5 +229,9 @@ impl Sandbox for StandIn<'_> {
         let mut nobody = |_, _| {};
         let area = self.0.run(job_operation, devices.files(), job, progress.unwrap_or(&mut nobody))?;
         Report::in_area(&area, program).map(Answer::from)
+    }
+
+    fn run_apart(&mut self, stage: Stage<'_>, memory_bytes: u64) -> Result<Option<Answer>, VmError> {
+        self.run(stage.operation, stage.devices, stage.job, memory_bytes, None).map(Some)
     }
 }

@@ -147,6 +147,15 @@ pub(super) trait Sandbox {
         Ok(answers)
     }
 
+    /// Runs a job on its files in a process of its own, after which this process can go on to open others; `None` if that
+    /// is not to be had, and nothing has been done.
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`].
+    fn run_apart(&mut self, _stage: Stage<'_>, _memory_bytes: u64) -> Result<Option<Answer>, VmError> {
+        Ok(None)
+    }
+
     /// What every run so far took, in their order; empty where nobody counts.
     fn efforts(&self) -> &[Run] {
         &[]

@@ -44,6 +44,11 @@ pub(super) struct LayerSecret {
 }
 
 impl Secrets {
+    /// Whether there is none.
+    pub(super) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads the values of all `--object` options, in their order.
     ///
     /// # Errors

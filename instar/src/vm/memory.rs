@@ -2,7 +2,7 @@
 //! reach too. Pages come from the host when they are first touched.
 #![expect(unsafe_code, reason = "advice on memory has no safe interface")]
 
-use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, STACK_END};
+use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, PROGRAM_START, STACK_END};
 use std::io;
 use std::ptr;
 use vm_memory::mmap::MmapRegionBuilder;
@@ -65,7 +65,24 @@ impl GuestRam {
                 .ok_or_else(|| none("it leaves the addresses that there are".to_owned()))?;
             GuestMemoryMmap::from_regions(vec![region]).map_err(|error| none(error.to_string()))
         };
-        Ok(Self { low: range(0, STACK_END)?, heap: range(HEAP_START, size_bytes)?, size_bytes })
+        let ram = Self { low: range(0, STACK_END)?, heap: range(HEAP_START, size_bytes)?, size_bytes };
+        ram.ask_for_large_pages()?;
+        Ok(ram)
+    }
+
+    /// Asks the system for large pages where a guest touches most of them: for the program, and for its heap. Each page that
+    /// is touched for the first time costs an exit; one of 2 MiB stands for 512. Whether there are any is the system's matter.
+    fn ask_for_large_pages(&self) -> Result<(), VmError> {
+        for slot in self.slots()? {
+            let (offset, length_bytes) = match slot.guest_address {
+                HEAP_START => (0, slot.length_bytes),
+                low => (PROGRAM_START - low, LARGE_PAGE_BYTES),
+            };
+            let start = ptr::with_exposed_provenance_mut(to_usize(slot.host_address + offset));
+            // SAFETY: the range lies in a mapping of this value, and the advice changes nothing that it holds.
+            unsafe { libc::madvise(start, to_usize(length_bytes), libc::MADV_HUGEPAGE) };
+        }
+        Ok(())
     }
 
     /// Where the memory ends.
@@ -105,8 +122,8 @@ impl GuestRam {
     /// keys among it, is nobody else's business.
     pub(crate) fn keep_to_this_process(&self) -> Result<(), VmError> {
         for slot in self.slots()? {
-            let length = usize::try_from(slot.length_bytes).unwrap_or(0);
-            let start = ptr::with_exposed_provenance_mut(usize::try_from(slot.host_address).unwrap_or(0));
+            let length = to_usize(slot.length_bytes);
+            let start = ptr::with_exposed_provenance_mut(to_usize(slot.host_address));
             for advice in [libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
                 // SAFETY: the range is a mapping of this value, and the advice changes nothing that it holds.
                 unsafe { libc::madvise(start, length, advice) };
@@ -133,6 +150,11 @@ impl GuestRam {
         }
         Ok(slots)
     }
+}
+
+/// A length or an address of this process.
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(0)
 }
 
 #[cfg(test)]

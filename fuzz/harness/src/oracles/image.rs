@@ -2,7 +2,7 @@
 //!
 //! Cannot see: whether what was done to a sound image is right; the chain targets see that.
 
-use instar_abi::job::{RebaseJob, commit_flag, format};
+use instar_abi::job::{RebaseJob, commit_flag, format, rebase_flag};
 use instar_abi::memory::REPORT_BYTES;
 use instar_exec::memory::MemoryStorage;
 use instar_plan::extent::{Extent, Source};
@@ -40,15 +40,19 @@ pub fn survives_everything(image: &[u8], image_format: u32) {
     let (devices, report) = run(vec![overlay.clone(), image.to_vec()], &commit, instar_exec::commit::run);
     is_done(&report);
     assert!(devices[0] == overlay, "an overlay was changed that was to stay");
+    let part = RebaseJob {
+        flags: 0,
+        old_layers: 1,
+        join_layer: 2,
+        name_length_bytes: 0,
+        name: [0; 1024],
+        format_name: [0; 16],
+    };
+    let flags = rebase_flag::UNSAFE | rebase_flag::IF_PLAIN;
+    let job = jobs::rebase(&[format::PROBE], &RebaseJob { flags, old_layers: 0, join_layer: 1, ..part.clone() });
+    let (devices, report) = run(vec![image.to_vec()], &job, instar_exec::rebase::run);
+    assert!(is_done(&report) || devices[0] == image, "an image was changed without a rebase");
     if image_format == QCOW2 {
-        let part = RebaseJob {
-            flags: 0,
-            old_layers: 1,
-            join_layer: 2,
-            name_length_bytes: 0,
-            name: [0; 1024],
-            format_name: [0; 16],
-        };
         let job = jobs::rebase(&[QCOW2, RAW], &part);
         let (devices, report) = run(vec![image.to_vec(), raw()], &job, instar_exec::rebase::run);
         is_done(&report);

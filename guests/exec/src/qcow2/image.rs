@@ -16,6 +16,9 @@ use crate::layer::{Layer, Result};
 use crate::report::{ENOTSUP, Failure};
 use crate::storage::{DeviceId, Storage};
 
+/// The size of clusters where nobody asks for another: what the first cluster of a file most likely takes, in bytes.
+const USUAL_CLUSTER_BYTES: u64 = 64 << 10;
+
 /// An open qcow2 image.
 pub struct Image {
     /// Number of the layer in the job, for messages.
@@ -299,9 +302,13 @@ pub(crate) fn read_first_cluster(
 ) -> Result<(Header, Vec<u8>)> {
     let refused = |error| header_failure(layer, &error);
     let length_bytes = storage.length_bytes(device);
-    let prefix = read_vec(storage, layer, device, 0, length_bytes.min(PREFIX_BYTES as u64))?;
-    let cluster_bytes = Header::first_cluster_bytes(&prefix).map_err(refused)? as u64;
-    let first_cluster = read_vec(storage, layer, device, 0, length_bytes.min(cluster_bytes))?;
+    let mut first_cluster = read_vec(storage, layer, device, 0, length_bytes.min(USUAL_CLUSTER_BYTES))?;
+    let prefix = &first_cluster[..first_cluster.len().min(PREFIX_BYTES)];
+    let cluster_bytes = Header::first_cluster_bytes(prefix).map_err(refused)? as u64;
+    if cluster_bytes > USUAL_CLUSTER_BYTES {
+        first_cluster = read_vec(storage, layer, device, 0, length_bytes.min(cluster_bytes))?;
+    }
+    first_cluster.truncate(to_index(cluster_bytes));
     let header = Header::parse(&first_cluster, access).map_err(refused)?;
     Ok((header, first_cluster))
 }

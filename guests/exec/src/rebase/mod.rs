@@ -8,6 +8,7 @@ mod digest;
 mod heading;
 mod order;
 mod overlay;
+mod plain;
 mod read_back;
 mod safe;
 
@@ -38,12 +39,16 @@ pub fn run(job: &[u8], storage: &mut dyn Storage, report: &mut [u8]) {
 /// The report, and what was digested.
 fn rebase(job: &[u8], storage: &mut dyn Storage, repairs: &mut Repairs) -> Result<(RebaseReport, Vec<u8>)> {
     let job = Job::parse(job)?;
+    const NOTHING: RebaseReport = RebaseReport { clusters_copied: 0, bytes_copied: 0 };
     let order = Order::read(&job)?;
+    if order.if_plain {
+        plain::rebase(storage, &job, &order)?;
+        return Ok((NOTHING, Vec::new()));
+    }
     if !Heading::is_known(&job)? {
         return Err(Heading::unknown());
     }
     let storage: &mut dyn Storage = &mut unlock_layers(storage, &job)?;
-    const NOTHING: RebaseReport = RebaseReport { clusters_copied: 0, bytes_copied: 0 };
     if matches!(order.step, Step::DigestOld | Step::DigestNew) {
         return Ok((NOTHING, digest::of_overlay(storage, &job, &order)?));
     }

@@ -32,6 +32,8 @@ pub(super) struct Order {
     pub(super) step: Step,
     /// Only the header changes.
     pub(super) is_unsafe: bool,
+    /// It is to change only where that needs nothing else.
+    pub(super) if_plain: bool,
     /// What is copied is stored compressed.
     pub(super) compresses: bool,
     /// The layers of the old chain.
@@ -75,6 +77,7 @@ impl Order {
         Ok(Self {
             step,
             is_unsafe: part.flags & rebase_flag::UNSAFE != 0,
+            if_plain: part.flags & rebase_flag::IF_PLAIN != 0,
             compresses: part.flags & rebase_flag::COMPRESS != 0,
             old: 1..old_end,
             new: old_end..job.layer_count,

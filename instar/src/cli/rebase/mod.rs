@@ -3,14 +3,16 @@
 
 mod chains;
 mod failure;
+mod plain;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use instar_abi::job::{MAX_NAME_BYTES, RebaseJob, format, operation, rebase_flag};
+use instar_abi::job::{RebaseJob, format, operation, rebase_flag};
 use instar_abi::report::{RebaseReport, error_kind};
 use instar_abi::wire::Wire;
 
@@ -41,12 +43,11 @@ use crate::vm::VmError;
 
 use chains::{Chains, Named};
 pub use failure::RebaseFailure;
+use wanted::Wanted;
 
 const COMMAND: &str = "rebase";
 /// How far progress moves before it is shown again.
 const STEP_PERCENT: f64 = 2.0;
-/// The longest format name that an image records.
-const MAX_FORMAT_NAME_BYTES: usize = 15;
 
 /// Runs the command, or with `plan` only says what it would do.
 ///
@@ -73,29 +74,39 @@ pub(super) fn run(
     let cache = cache_mode(arguments.cache.as_deref(), "cache")?;
     let backing_cache = cache_mode(arguments.backing_cache.as_deref(), "source cache")?;
     let pace = Pace { flushing: cache.flushing, bytes_per_second };
+    let wanted = Wanted::new(arguments);
     if let Some(options) = plan {
-        let mut rebase = Rebase::open(file, arguments, Access::Read, sandbox)?;
+        let operand = open(file, &arguments.image, Access::Read)?;
+        let gate = gate(&operand, arguments)?;
+        let mut rebase = Rebase::open(operand, gate, arguments, sandbox)?;
         rebase.use_caches(cache, backing_cache)?;
         return rebase.plan(&Wishes { options, form, is_quiet: arguments.quiet }, sandbox);
     }
     sandbox.expect(operation::REBASE);
-    let done = Rebase::open(file, arguments, Access::Write, sandbox).and_then(|mut rebase| {
-        rebase.use_caches(cache, backing_cache)?;
-        let report = rebase.carry_out(pace, &mut progress, sandbox)?;
-        Ok((rebase, report))
-    });
+    let operand = open(file, &arguments.image, Access::Write)?;
+    let gate = gate(&operand, arguments)?;
+    let at_once = if cache.direct { None } else { plain::attempt(&operand, &wanted, pace, sandbox)? };
+    let done = match at_once {
+        Some(report) => Ok((operand.image.name().to_vec(), plain::FORMAT, report)),
+        None => Rebase::open(operand, gate, arguments, sandbox).and_then(|mut rebase| {
+            rebase.use_caches(cache, backing_cache)?;
+            let report = rebase.carry_out(pace, &mut progress, sandbox)?;
+            Ok((rebase.image(0), rebase.chains.layers[0].summary.format, report))
+        }),
+    };
     if matches!(done, Ok(_) | Err(Failure::Rebase(RebaseFailure::Header { .. }))) {
         // Changing the header is the last step: whoever reads the progress has seen everything else done by then.
         progress.finish();
     }
-    let (rebase, report) = done?;
+    let (overlay, overlay_format, report) = done?;
     match form {
         _ if arguments.quiet => {}
         Form::Human => stats.tell(sandbox.efforts()),
         Form::Json => {
             let verified = arguments.care.verify.then(|| ("verified", "true".to_owned()));
             let stats = stats.as_json(sandbox.efforts()).map(|stats| ("stats", stats));
-            print(rebase.as_json(&report, verified.into_iter().chain(stats).collect()).as_bytes())?;
+            let more = verified.into_iter().chain(stats).collect();
+            print(wanted.as_json(&overlay, overlay_format, &report, more).as_bytes())?;
         }
     }
     Ok(())
@@ -104,6 +115,11 @@ pub(super) fn run(
 fn cache_mode(typed: Option<&OsStr>, option: &str) -> Result<CacheMode, Failure> {
     let Some(name) = typed.map(OsStrExt::as_bytes) else { return Ok(CacheMode::default()) };
     CacheMode::named(name).ok_or_else(|| Failure::Option(format!("Invalid {option} option: {}", Printable(name))))
+}
+
+fn gate(operand: &OpenOperand, arguments: &RebaseArguments) -> Result<Gate, Failure> {
+    let options = gate_options(&arguments.gate, arguments.backing.as_deref());
+    Gate::new(operand.image.name(), &options).map_err(Failure::File)
 }
 
 /// How the overlay is written.
@@ -116,31 +132,24 @@ struct Pace {
 /// Everything that takes part, open.
 struct Rebase<'a> {
     chains: Chains,
-    /// The new backing file as typed; `None` where nothing was.
-    name: Option<&'a [u8]>,
-    format_name: &'a [u8],
-    is_unsafe: bool,
-    compresses: bool,
+    wanted: Wanted<'a>,
     verifies: bool,
     secrets: Vec<LayerSecret>,
 }
 
 impl<'a> Rebase<'a> {
-    /// `access` is how the overlay is opened.
+    /// Opens everything else. `operand` is the overlay; the gate is closed when all is open, and its directory with it.
     fn open(
-        file: &OsStr,
+        mut operand: OpenOperand,
+        gate: Gate,
         arguments: &'a RebaseArguments,
-        access: Access,
         sandbox: &mut impl Sandbox,
     ) -> Result<Self, Failure> {
-        let name = arguments.backing.as_deref().map(OsStrExt::as_bytes);
-        let format_name = arguments.backing_format.as_deref().map(OsStrExt::as_bytes);
-        let mut operand = open(file, &arguments.image, access)?;
+        let wanted = Wanted::new(arguments);
+        let is_unsafe = wanted.is_unsafe;
         let secrets = std::mem::take(&mut operand.secrets);
         let typed = operand.image.name().to_vec();
-        let (is_unsafe, probes) = (arguments.is_unsafe, operand.format == format::PROBE);
-        let gate =
-            Gate::new(&typed, &gate_options(&arguments.gate, arguments.backing.as_deref())).map_err(Failure::File)?;
+        let probes = operand.format == format::PROBE;
         let layers = if is_unsafe {
             vec![alone(operand, sandbox)?]
         } else {
@@ -151,15 +160,15 @@ impl<'a> Rebase<'a> {
         if overlay_format == format::RAW && probes {
             warn_of_probed_raw(&typed);
         }
-        if arguments.compress && !matches!(overlay_format, format::QCOW2 | format::QCOW | format::VMDK) {
+        if wanted.compresses && !matches!(overlay_format, format::QCOW2 | format::QCOW | format::VMDK) {
             return Err(Failure::Rebase(RebaseFailure::NoCompression));
         }
-        let named_format = match format_name {
+        let named_format = match wanted.format_name {
             None => format::PROBE,
             Some(name) => driver::number(name)
                 .ok_or_else(|| Failure::Option(format!("Invalid format name: '{}'", Printable(name))))?,
         };
-        let chains = match name.filter(|name| !name.is_empty()) {
+        let chains = match wanted.backing() {
             Some(name) if is_unsafe && overlay_format == format::VMDK => {
                 let named = Named { name, format: named_format, access: Access::Unlocked };
                 Chains::with_parent_of_vmdk(layers, &gate, named, sandbox)
@@ -170,24 +179,10 @@ impl<'a> Rebase<'a> {
             }
             _ => Chains::detached(layers),
         };
-        let format_name = format_name.unwrap_or_default();
-        let (compresses, verifies) = (arguments.compress, arguments.care.verify);
-        let rebase = Self { chains, name, format_name, is_unsafe, compresses, verifies, secrets: Vec::new() };
+        let rebase = Self { chains, wanted, verifies: arguments.care.verify, secrets: Vec::new() };
         let secrets = secrets.of_layers(&rebase.chains.layers).map_err(|error| rebase.failure(error))?;
-        rebase.check_name()?;
+        wanted.check().map_err(|text| rebase.header_failure(text.to_vec()))?;
         Ok(Self { secrets, ..rebase })
-    }
-
-    /// What the sandbox would refuse as well, where the job has no room for it.
-    fn check_name(&self) -> Result<(), Failure> {
-        let name = self.name.unwrap_or_default();
-        if !name.is_empty() && self.format_name.is_empty() {
-            return Err(self.header_failure(b"backing format must be specified".to_vec()));
-        }
-        if name.len() >= MAX_NAME_BYTES {
-            return Err(self.header_failure(b"Invalid argument".to_vec()));
-        }
-        Ok(())
     }
 
     /// Opens all files in the way that the cache modes ask for: one of the overlay and its old chain, one of the new chain.
@@ -203,25 +198,6 @@ impl<'a> Rebase<'a> {
         }
         self.chains.layers[0].files_mut().for_each(ImageFile::open_for_bulk);
         Ok(())
-    }
-
-    fn job_part(&self) -> RebaseJob {
-        let name = self.name.unwrap_or_default();
-        let format_name = &self.format_name[..self.format_name.len().min(MAX_FORMAT_NAME_BYTES)];
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let mut flags = if self.is_unsafe { rebase_flag::UNSAFE } else { 0 };
-        flags |= if self.compresses { rebase_flag::COMPRESS } else { 0 };
-        let mut part = RebaseJob {
-            flags,
-            old_layers: number(self.chains.old_layers),
-            join_layer: number(self.chains.join_layer),
-            name_length_bytes: number(name.len()),
-            name: [0; MAX_NAME_BYTES],
-            format_name: [0; 16],
-        };
-        part.name[..name.len()].copy_from_slice(name);
-        part.format_name[..format_name.len()].copy_from_slice(format_name);
-        part
     }
 
     fn carry_out(
@@ -252,16 +228,7 @@ impl<'a> Rebase<'a> {
                 self.failure(error)
             });
         }
-        self.report(copying)
-    }
-
-    fn report(&self, answer: Option<&Answer>) -> Result<RebaseReport, Failure> {
-        match answer {
-            Some(answer) if answer.operation.len() >= RebaseReport::SIZE_BYTES => {
-                Ok(RebaseReport::get(&answer.operation))
-            }
-            _ => Err(Failure::Sandbox { image: self.image(0), error: VmError::Report("it is cut off".to_owned()) }),
-        }
+        report_in(copying, || self.image(0))
     }
 
     /// The jobs that make up the rebase: all in one; or what the overlay shows before, copying, what it shows afterwards, and
@@ -272,7 +239,7 @@ impl<'a> Rebase<'a> {
                 .with_secrets(&self.secrets)
                 .flushed(pace.flushing)
                 .limited_to(pace.bytes_per_second);
-            let part = self.job_part();
+            let part = self.wanted.part(self.chains.old_layers, self.chains.join_layer);
             (devices, RebaseJob { flags: part.flags | flag, ..part })
         };
         if !self.verifies {
@@ -296,12 +263,12 @@ impl<'a> Rebase<'a> {
     /// Says what rebasing would do.
     fn plan(&self, wishes: &Wishes<'_>, sandbox: &mut impl Sandbox) -> Result<(), Failure> {
         let devices = Devices::chain(&self.chains.layers, |index| index == 0).with_secrets(&self.secrets);
-        let job = devices.job(operation::REBASE, &self.job_part());
+        let job = devices.job(operation::REBASE, &self.wanted.part(self.chains.old_layers, self.chains.join_layer));
         let rehearsed = plan::rehearse(&self.chains.layers, operation::REBASE, &devices, &job, sandbox)?;
         if let Some(error) = rehearsed.answer.error() {
             return Err(self.failure(error));
         }
-        let report = self.report(Some(&rehearsed.answer))?;
+        let report = report_in(Some(&rehearsed.answer), || self.image(0))?;
         let subject = Subject { command: COMMAND, layers: &self.chains.layers, target: 0 };
         let moves = Moves {
             bytes: report.bytes_copied,
@@ -319,7 +286,7 @@ impl<'a> Rebase<'a> {
     }
 
     fn header_failure(&self, text: Vec<u8>) -> Failure {
-        Failure::Rebase(RebaseFailure::Header { name: self.name.map(<[u8]>::to_vec), text })
+        Failure::Rebase(RebaseFailure::Header { name: self.wanted.name.map(<[u8]>::to_vec), text })
     }
 
     /// What the guest program reported, as the user will read it.
@@ -329,7 +296,7 @@ impl<'a> Rebase<'a> {
         let new_depth = layer.checked_sub(self.chains.old_layers + 1);
         match (error.kind, new_depth) {
             (error_kind::OPEN, Some(backing_depth)) => Failure::Rebase(RebaseFailure::NewBacking {
-                name: self.name.unwrap_or_default().to_vec(),
+                name: self.wanted.name.unwrap_or_default().to_vec(),
                 backing_depth,
                 cause: error.into_cause(&image),
             }),
@@ -349,26 +316,6 @@ impl<'a> Rebase<'a> {
             (kind, _) => Failure::Sandbox { image, error: VmError::Report(format!("unknown kind of error {kind}")) },
         }
     }
-
-    fn as_json(&self, report: &RebaseReport, more: Vec<(&str, String)>) -> String {
-        let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
-        let format = driver::name(self.chains.layers[0].summary.format).unwrap_or("unknown");
-        let backing = match self.name.filter(|name| !name.is_empty()) {
-            Some(name) => ("new_backing", text(name)),
-            None => ("detached", "true".to_owned()),
-        };
-        let members = [
-            ("overlay", text(&self.image(0))),
-            ("overlay_format", text(format.as_bytes())),
-            ("mode", text(if self.is_unsafe { b"unsafe" } else { b"safe" })),
-            ("clusters_copied", report.clusters_copied.to_string()),
-            ("bytes_copied", report.bytes_copied.to_string()),
-            backing,
-        ];
-        let lines: Vec<String> =
-            members.iter().chain(&more).map(|(key, value)| format!("    \"{key}\": {value}")).collect();
-        format!("{{\n{}\n}}\n", lines.join(",\n"))
-    }
 }
 
 /// The overlay without anything that it names.
@@ -381,4 +328,12 @@ fn alone(operand: OpenOperand, sandbox: &mut impl Sandbox) -> Result<Layer, Fail
     let location = Location::of_overlay(image.name());
     let (key, _) = keys.split();
     Ok(Layer { image, data: None, extents: Vec::new(), summary, given_format, location, recorded: None, key })
+}
+
+/// The report of an answer without an error; `image` names what the job was about.
+fn report_in(answer: Option<&Answer>, image: impl FnOnce() -> Vec<u8>) -> Result<RebaseReport, Failure> {
+    match answer {
+        Some(answer) if answer.operation.len() >= RebaseReport::SIZE_BYTES => Ok(RebaseReport::get(&answer.operation)),
+        _ => Err(Failure::Sandbox { image: image(), error: VmError::Report("it is cut off".to_owned()) }),
+    }
 }

@@ -65,10 +65,7 @@ fn carried_out(answer: Answer) -> Result<RebaseReport, String> {
     let layers = ["top", "base", "new", "deep"].map(layer).into();
     let rebase = Rebase {
         chains: Chains { layers, old_layers: 1, join_layer: 2 },
-        name: Some(b"new"),
-        format_name: b"qcow2",
-        is_unsafe: false,
-        compresses: false,
+        wanted: Wanted { name: Some(b"new"), format_name: Some(b"qcow2"), is_unsafe: false, compresses: false },
         verifies: false,
         secrets: Vec::new(),
     };
