@@ -23,7 +23,7 @@ use crate::vm::{Platform, Prepared, VmError};
 /// one after the other, and the files that they lead to are opened between them. The job that writes is the last of a command
 /// and has all files open: it runs in this process, which is jailed from then on, and so do those that verify it, each with a
 /// machine of its own that was made before. So nobody is left that could still write when this process is killed. Only a job
-/// that may turn out to need more files is tried in a worker process; it has one request to make, and dies with this process.
+/// that may turn out to need more files is tried in a worker process; it has one header to write, and dies with this process.
 #[derive(Default)]
 pub(super) struct LocalSandbox {
     runner: Runner,
