@@ -27,7 +27,7 @@ pub struct Arguments {
 pub enum Command {
     /// Commit an overlay to its backing file
     #[command(args_override_self = true, infer_long_args = true)]
-    Commit(Box<CommitArguments>),
+    Commit(Box<CommitsArguments>),
     /// Say whether this machine and a directory have what is needed, and what helps where they do not
     #[command(args_override_self = true, infer_long_args = true)]
     Doctor(Box<DoctorArguments>),
@@ -48,7 +48,7 @@ impl Command {
     /// How a guest is to be held; nothing where that is another command's.
     pub(super) fn jail(&self) -> Option<&JailArguments> {
         match self {
-            Self::Commit(arguments) => Some(&arguments.jail),
+            Self::Commit(arguments) => Some(&arguments.each.jail),
             Self::Doctor(arguments) => Some(&arguments.jail),
             Self::Info(arguments) => Some(&arguments.jail),
             Self::Rebase(arguments) => Some(&arguments.jail),
@@ -117,6 +117,17 @@ pub struct CareArguments {
 }
 
 /// What `commit` is asked for.
+#[derive(Debug, Args)]
+pub struct CommitsArguments {
+    /// What is asked for each image.
+    #[command(flatten)]
+    pub each: CommitArguments,
+    /// Commit several FILEs, each in a process of its own, at most N (1 to 256) at the same time
+    #[arg(long = "jobs", value_name = "N", allow_hyphen_values = true)]
+    pub jobs: Option<OsString>,
+}
+
+/// What `commit` is asked for one image.
 #[derive(Debug, Args)]
 pub struct CommitArguments {
     #[command(flatten)]

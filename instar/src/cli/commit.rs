@@ -13,11 +13,10 @@ use super::commit_checks::{Afterwards, check_siblings, warn_of_snapshots};
 use super::error::Failure;
 use super::inspector::Inspector;
 use super::meter::{Meter, Style};
-use super::operand::{gate_options, one_file, open};
+use super::operand::{gate_options, open};
 use super::output::{Form, complain, print};
 use super::plan::{PlanOptions, Wishes};
 use super::progress::ProgressWish;
-use super::rate;
 use super::sandbox::Sandbox;
 use super::secret::LayerSecret;
 use super::stats::Stats;
@@ -29,8 +28,11 @@ use crate::files::{Access, Cause, ImageFile, OpenError, Removal, driver, find_ba
 use crate::text::Printable;
 
 mod jobs;
+mod settings;
 
-const COMMAND: &str = "commit";
+pub(super) use settings::Settings;
+
+pub(super) const COMMAND: &str = "commit";
 
 /// Runs the command, or with `plan` only says what it would do.
 ///
@@ -42,16 +44,7 @@ pub(super) fn run(
     sandbox: &mut impl Sandbox,
 ) -> Result<(), Failure> {
     let stats = Stats::begin(arguments.care.stats);
-    let form = Form::parse(COMMAND, arguments.output.as_deref())?;
-    let rate = arguments.rate.as_deref().map_or(Ok(0), rate::parse).map_err(Failure::Option)?;
-    let style = Style::choose(COMMAND, arguments.progress.as_deref(), arguments.show_progress, arguments.quiet)?;
-    let file = one_file(COMMAND, &arguments.image)?;
-    let cache = match arguments.cache.as_deref() {
-        None => CacheMode::default(),
-        Some(name) => CacheMode::named(name.as_bytes())
-            .ok_or_else(|| Failure::Option(format!("Invalid cache option: {}", Printable(name.as_bytes()))))?,
-    };
-    let afterwards = Afterwards::choose(arguments)?;
+    let Settings { form, rate, style, file, cache, afterwards } = Settings::read(arguments)?;
     let progress_wish = ProgressWish::listen();
     if plan.is_none() {
         sandbox.expect(operation::COMMIT);

@@ -196,6 +196,11 @@ impl Sandbox for LocalSandbox {
         Ok(Rehearsed { answer: Answer::from(report), effects })
     }
 
+    fn let_go(&mut self) {
+        self.prepared = None;
+        self.leaving.clear();
+    }
+
     fn expect(&mut self, operation: u32) {
         self.expected = Some(operation);
         // A process starts as a copy of this one, which has no image open yet.

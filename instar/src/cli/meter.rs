@@ -18,6 +18,41 @@ use crate::text::Printable;
 const JSON_PERIOD: Duration = Duration::from_millis(200);
 /// What the bar looks like: done, rate, remaining time.
 const BAR: &str = "[{wide_bar:.cyan}] {percent:>3}% {binary_bytes_per_sec} {eta} left ";
+/// The same where images are counted.
+const BAR_OF_IMAGES: &str = "[{wide_bar:.cyan}] {pos} of {len} images {eta} left ";
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Bytes of one disk.
+    Bytes,
+    /// Whole images.
+    Images,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Images => "images",
+        }
+    }
+
+    /// Decimals of a rate that say something.
+    fn decimals(self) -> usize {
+        match self {
+            Self::Bytes => 0,
+            Self::Images => 3,
+        }
+    }
+
+    fn bar(self) -> &'static str {
+        match self {
+            Self::Bytes => BAR,
+            Self::Images => BAR_OF_IMAGES,
+        }
+    }
+}
 
 /// A way to show progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +107,13 @@ pub(super) enum Meter {
 }
 
 impl Meter {
-    /// Shows the beginning.
+    /// Shows the beginning of something that is counted in bytes.
     pub(super) fn start(style: Style, wish: ProgressWish) -> Self {
+        Self::start_counting(Unit::Bytes, style, wish)
+    }
+
+    /// Shows the beginning.
+    pub(super) fn start_counting(unit: Unit, style: Style, wish: ProgressWish) -> Self {
         match style {
             Style::Plain => Self::Line(Progress::start(Some(Channel::Out), wish)),
             Style::Silent => Self::Line(Progress::start(None, wish)),
@@ -85,15 +125,23 @@ impl Meter {
                     ProgressDrawTarget::stderr()
                 };
                 let bar = ProgressBar::with_draw_target(Some(0), target);
-                Self::Bar(
-                    bar.with_style(ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar())),
-                )
+                Self::Bar(bar.with_style(
+                    ProgressStyle::with_template(unit.bar()).unwrap_or_else(|_| ProgressStyle::default_bar()),
+                ))
             }
-            Style::Json => Self::Json(JsonLines::start(Channel::Err)),
+            Style::Json => Self::Json(JsonLines::start(unit, Channel::Err)),
         }
     }
 
-    /// Shows how much of a total is done, in bytes.
+    /// Has something else written, which must not be written over.
+    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Bar(bar) => bar.suspend(write),
+            Self::Line(_) | Self::Json(_) => write(),
+        }
+    }
+
+    /// Shows how much of a total is done, in the unit that is counted.
     pub(super) fn update(&mut self, done: u64, total: u64) {
         match self {
             Self::Line(progress) => progress.update(done, total),
@@ -117,6 +165,7 @@ impl Meter {
 
 /// One JSON object a line.
 pub(super) struct JsonLines<W> {
+    unit: Unit,
     out: W,
     start: Instant,
     last: Instant,
@@ -125,9 +174,9 @@ pub(super) struct JsonLines<W> {
 }
 
 impl<W: Write> JsonLines<W> {
-    fn start(out: W) -> Self {
+    fn start(unit: Unit, out: W) -> Self {
         let start = Instant::now();
-        let mut lines = Self { out, start, last: start, done: 0, total: 0 };
+        let mut lines = Self { unit, out, start, last: start, done: 0, total: 0 };
         lines.show(false);
         lines
     }
@@ -146,13 +195,13 @@ impl<W: Write> JsonLines<W> {
 
     fn show(&mut self, finished: bool) {
         self.last = Instant::now();
-        let line = json_line(self.done, self.total, self.start.elapsed(), finished);
+        let line = json_line(self.unit, self.done, self.total, self.start.elapsed(), finished);
         // Progress that nobody can see is no reason to stop.
         let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
     }
 }
 
-fn json_line(done: u64, total: u64, elapsed: Duration, finished: bool) -> String {
+fn json_line(unit: Unit, done: u64, total: u64, elapsed: Duration, finished: bool) -> String {
     #[expect(clippy::cast_precision_loss, reason = "rates and times are shown rounded")]
     let (done_f, total_f, seconds) = (done as f64, total as f64, elapsed.as_secs_f64());
     let percent = match (finished, total) {
@@ -162,9 +211,10 @@ fn json_line(done: u64, total: u64, elapsed: Duration, finished: bool) -> String
     };
     let rate = if seconds > 0.0 { done_f / seconds } else { 0.0 };
     let remaining = if rate > 0.0 { format!("{:.1}", (total_f - done_f) / rate) } else { "null".to_owned() };
+    let (unit, decimals) = (unit.name(), unit.decimals());
     format!(
-        "{{\"done_bytes\": {done}, \"total_bytes\": {total}, \"percent\": {percent:.2}, \
-         \"bytes_per_second\": {rate:.0}, \"remaining_seconds\": {remaining}, \"finished\": {finished}}}"
+        "{{\"done_{unit}\": {done}, \"total_{unit}\": {total}, \"percent\": {percent:.2}, \
+         \"{unit}_per_second\": {rate:.decimals$}, \"remaining_seconds\": {remaining}, \"finished\": {finished}}}"
     )
 }
 
@@ -187,18 +237,24 @@ mod tests {
 
     #[test]
     fn lines_are_json_with_rate_and_remaining_time() {
-        let line = json_line(50, 200, Duration::from_secs(2), false);
+        let line = json_line(Unit::Bytes, 50, 200, Duration::from_secs(2), false);
         let expected = "{\"done_bytes\": 50, \"total_bytes\": 200, \"percent\": 25.00, \"bytes_per_second\": 25, \
                         \"remaining_seconds\": 6.0, \"finished\": false}";
         assert_eq!(line, expected);
+        let line = json_line(Unit::Images, 1, 4, Duration::from_secs(2), false);
+        let expected = "{\"done_images\": 1, \"total_images\": 4, \"percent\": 25.00, \"images_per_second\": 0.500, \
+                        \"remaining_seconds\": 6.0, \"finished\": false}";
+        assert_eq!(line, expected);
         for (done, total, seconds) in [(0, 0, 0), (0, 5, 1), (u64::MAX, u64::MAX, 0), (5, 5, u64::MAX)] {
-            let line = json_line(done, total, Duration::from_secs(seconds), true);
+            let line = json_line(Unit::Images, done, total, Duration::from_secs(seconds), true);
             serde_json::from_str::<serde_json::Value>(&line).expect("JSON");
         }
     }
 
     #[test]
-    fn the_template_of_the_bar_is_valid() {
-        ProgressStyle::with_template(BAR).expect("a template");
+    fn the_templates_of_the_bar_are_valid() {
+        for unit in [Unit::Bytes, Unit::Images] {
+            ProgressStyle::with_template(unit.bar()).expect("a template");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod inspector;
 mod job;
 mod local;
 mod logging;
+mod many;
 mod meter;
 mod operand;
 mod output;
@@ -110,7 +111,10 @@ fn dispatch(command: Command, arguments: &[OsString], sandbox: &mut impl Sandbox
         }
     }
     match command {
-        Command::Commit(arguments) => commit::run(&arguments, None, sandbox)?,
+        Command::Commit(arguments) => match arguments.jobs {
+            Some(jobs) => return many::run(arguments.each, &jobs, sandbox),
+            None => commit::run(&arguments.each, None, sandbox)?,
+        },
         Command::Doctor(arguments) => doctor::run(&arguments, sandbox)?,
         Command::Info(arguments) => info_command::run(&arguments, sandbox)?,
         Command::Rebase(arguments) => rebase::run(&arguments, None, sandbox)?,

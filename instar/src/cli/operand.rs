@@ -38,6 +38,19 @@ pub(super) fn one_file<'a>(command: &'static str, image: &'a ImageArguments) -> 
     }
 }
 
+/// Reads FILE, which may be an option string.
+///
+/// # Errors
+/// A name that is no local file's, and options that are not understood.
+pub(super) fn read(typed: &[u8], is_options: bool) -> Result<Operand, Cause> {
+    if is_options {
+        Operand::from_image_options(typed)
+            .map_err(|error| Cause::NotLocal { name: typed.to_vec(), finding: error.to_string() })
+    } else {
+        Operand::from_name(typed)
+    }
+}
+
 /// Opens FILE.
 ///
 /// # Errors
@@ -49,13 +62,7 @@ pub(super) fn open(file: &OsStr, image: &ImageArguments, access: Access) -> Resu
     if image.image_options && image.format.is_some() {
         return Err(Failure::Option("--image-opts and --format are mutually exclusive".to_owned()));
     }
-    let operand = if image.image_options {
-        Operand::from_image_options(typed)
-            .map_err(|error| Cause::NotLocal { name: typed.to_vec(), finding: error.to_string() })
-    } else {
-        Operand::from_name(typed)
-    };
-    let operand = operand.map_err(failed)?;
+    let operand = read(typed, image.image_options).map_err(failed)?;
     let named = image.format.as_deref().or(operand.driver.as_deref().map(OsStr::new));
     let format = match named.map(OsStrExt::as_bytes) {
         None => format::PROBE,

@@ -175,6 +175,10 @@ pub(super) trait Sandbox {
         Err(VmError::Config("a rehearsal needs the virtual machine".to_owned()))
     }
 
+    /// Waits until nothing that was started for jobs so far is left, so that nobody holds a file any more when this process
+    /// ends without dropping anything.
+    fn let_go(&mut self) {}
+
     /// Says which job will come after those that look at images.
     fn expect(&mut self, _operation: u32) {}
 

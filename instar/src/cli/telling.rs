@@ -9,6 +9,7 @@ use tracing::info;
 use super::arguments::{Command, ImageArguments};
 use super::error::{Failure, Message};
 use super::output::{Form, complain, complain_in_front, program};
+use crate::text::Printable;
 
 /// Whoever reads what went wrong.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub(super) struct Listener {
     form: Form,
     /// FILE, for failures that do not name one themselves.
     file: Option<OsString>,
+    /// FILE is one of several, so that every failure has to say whose it is.
+    is_one_of_several: bool,
 }
 
 /// A failure for programs. `docs/schemas/error.schema.json` describes it.
@@ -25,6 +28,8 @@ struct Told<'a> {
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlay: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
@@ -37,7 +42,7 @@ impl Listener {
     /// Another value of `--errors` than the two.
     pub(super) fn of(command: &Command) -> Result<Self, Failure> {
         let (name, image, output): (_, &ImageArguments, _) = match command {
-            Command::Commit(arguments) => ("commit", &arguments.image, arguments.output.as_deref()),
+            Command::Commit(arguments) => ("commit", &arguments.each.image, arguments.each.output.as_deref()),
             Command::Rebase(arguments) => ("rebase", &arguments.image, arguments.output.as_deref()),
             Command::Info(arguments) => ("info", &arguments.image, None),
             Command::Plan(arguments) => {
@@ -46,11 +51,28 @@ impl Listener {
             }
             Command::Doctor(_) | Command::QemuImg(_) => return Ok(Self::default()),
         };
+        Self::of_command(name, image, output)
+    }
+
+    /// What the options of one of the commands ask for.
+    ///
+    /// # Errors
+    /// As [`Listener::of`].
+    pub(super) fn of_command(
+        name: &'static str,
+        image: &ImageArguments,
+        output: Option<&OsStr>,
+    ) -> Result<Self, Failure> {
         let form = match image.errors.as_deref() {
             None if output == Some(OsStr::new("json")) => Form::Json,
             errors => Form::of_option(name, "--errors", errors)?,
         };
-        Ok(Self { form, file: image.files.first().cloned() })
+        Ok(Self { form, file: image.files.first().cloned(), is_one_of_several: false })
+    }
+
+    /// The same listener, for failures of this FILE, which is one of several.
+    pub(super) fn about(&self, file: &OsStr) -> Self {
+        Self { form: self.form, file: Some(file.to_owned()), is_one_of_several: true }
     }
 
     /// As [`Listener::of`] for a command line that makes no sense, as far as single words of it do.
@@ -64,7 +86,7 @@ impl Listener {
         let follows_result = !is_info && !asks("--errors", "human");
         let is_json = asks("--errors", "json") || (asks("--output", "json") && follows_result);
         let form = if is_json { Form::Json } else { Form::Human };
-        Self { form, file: None }
+        Self { form, ..Self::default() }
     }
 
     /// Tells a failure, and gives the exit status that belongs to it.
@@ -72,18 +94,38 @@ impl Listener {
         info!(code = failure.code().name(), "failed");
         let program = program();
         match self.form {
-            Form::Human => complain_in_front(&failure.prefix(program), &failure.words(program)),
+            Form::Human => complain_in_front(&failure.prefix(program), &self.words(failure, program)),
             Form::Json => complain(&self.json(failure, program)),
         }
         failure.exit_status()
     }
 
+    /// Tells something more that only people need to hear.
+    pub(super) fn tell_people(&self, text: &str) {
+        if self.form == Form::Human {
+            complain_in_front(&format!("{}:", program()), text);
+        }
+    }
+
+    /// A failure in words, which begin with FILE where it would not be known otherwise.
+    fn words(&self, failure: &Failure, program: &str) -> String {
+        let words = failure.words(program);
+        match &self.file {
+            Some(file) if self.is_one_of_several && failure.file().is_none() => {
+                format!("'{}': {words}", Printable(file.as_bytes()))
+            }
+            _ => words,
+        }
+    }
+
     fn json(&self, failure: &Failure, program: &str) -> String {
-        let file = failure.file().or(self.file.as_deref().map(OsStrExt::as_bytes));
+        let own = self.file.as_deref().map(OsStrExt::as_bytes);
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         let told = Told {
             code: failure.code().name(),
             message: Message(failure).to_string(),
-            file: file.map(|name| String::from_utf8_lossy(name).into_owned()),
+            file: failure.file().or(own).map(text),
+            overlay: own.filter(|_| self.is_one_of_several).map(text),
             hint: failure.hint(program),
         };
         // Strings are all there is, and these can always be written.
@@ -130,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_file_is_the_one_at_fault_or_else_the_one_on_the_command_line() {
-        let listener = Listener { form: Form::Json, file: Some("top.qcow2".into()) };
+        let listener = Listener { form: Form::Json, file: Some("top.qcow2".into()), ..Listener::default() };
         let json = |failure: &Failure| listener.json(failure, "instar");
         let cause = Cause::Forbidden("/etc/\u{202e}\u{9b}\u{1f4bf}\"".as_bytes().to_vec());
         let failure = Failure::Open(OpenError { image: b"top.qcow2".to_vec(), backing_depth: 1, cause });
@@ -150,5 +192,16 @@ mod tests {
         );
         let usage = Failure::usage("commit", "Expecting one image file name");
         assert!(json(&usage).ends_with("\"hint\":\"Try 'instar commit --help' for more information\"}"));
+    }
+
+    #[test]
+    fn one_of_several_is_always_named() {
+        let listener = Listener { form: Form::Json, ..Listener::default() }.about(OsStr::new("a\n.qcow2"));
+        let lost = Failure::File(Cause::Forbidden(b"base.qcow2".to_vec()));
+        let told: serde_json::Value = serde_json::from_str(&listener.json(&lost, "instar")).expect("JSON");
+        assert_eq!((&told["file"], &told["overlay"]), (&"base.qcow2".into(), &"a\n.qcow2".into()));
+        let words = listener.words(&Failure::NoBacking, "instar");
+        assert_eq!(words, "'a\\n.qcow2': Image does not have a backing file");
+        assert!(listener.words(&lost, "instar").starts_with("The image names"), "it names a file itself");
     }
 }

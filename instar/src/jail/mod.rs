@@ -2,14 +2,16 @@
 //!
 //! The policy is data with a reason beside each entry: system calls in `calls`, limits in `limits`, variables of the
 //! environment in `environment`. `guest` is the narrower jail of a process in which a guest itself runs. Knows descriptors and
-//! processes, nothing of images or machines. `worker`, `allocator`, `descriptors`, `environment` and `guest` hold the `unsafe` of this
+//! processes, nothing of images or machines. `fork`, `allocator`, `descriptors`, `environment` and `guest` hold the `unsafe` of this
 //! module: forking, an allocator setting, closing what nobody owns, wiping strings, bare system calls.
 
 mod allocator;
 pub mod calls;
+pub mod crew;
 mod descriptors;
 mod environment;
 mod filter;
+mod fork;
 pub(crate) mod guest;
 mod layers;
 mod limits;

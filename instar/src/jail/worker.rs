@@ -1,8 +1,7 @@
 //! A process for one piece of work: forked from this one, it hands bytes back through a pipe and ends.
 //!
-//! It dies with its parent. What it does to its memory, its descriptors and its rights is nothing to the parent, which takes
-//! what comes back for hostile: its length is checked, and an end without an answer is an error that names the cause.
-#![expect(unsafe_code, reason = "making a process without a new program, and ending it, have no safe interface")]
+//! It dies with its parent, which takes what comes back for hostile: its length is checked, and an end without an answer is an
+//! error that names the cause.
 
 use std::any::Any;
 use std::fmt;
@@ -10,9 +9,9 @@ use std::io::{self, PipeReader, PipeWriter, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, set_parent_process_death_signal, waitpid,
-};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::fork::{describe, fork, wait};
 
 /// The longest answer in bytes.
 pub const MAX_ANSWER_BYTES: u64 = 8 << 20;
@@ -62,31 +61,20 @@ impl Drop for Leaving {
 /// [`WorkerError`].
 pub fn run(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result<(Vec<u8>, Leaving), WorkerError> {
     let (mut reader, writer) = io::pipe().map_err(WorkerError::Start)?;
-    let parent = getpid();
-    // SAFETY: the new process has a copy of everything but the other threads. It uses no lock that they may hold but the
-    // allocator's, which the C library keeps usable.
-    let number = unsafe { libc::fork() };
-    match number {
-        0 => be_worker(parent, &writer, work),
-        ..0 => Err(WorkerError::Start(io::Error::last_os_error())),
-        _ => {
-            drop(writer);
-            let leaving =
-                Leaving(Pid::from_raw(number).ok_or_else(|| WorkerError::Start(io::ErrorKind::Other.into()))?);
-            meanwhile();
-            let answer = read_answer(&mut reader);
-            drop(reader);
-            // Whatever it still does is of no use to anybody.
-            let _ = kill_process(leaving.0, Signal::KILL);
-            match answer {
-                Ok((RESULT, answer)) => Ok((answer, leaving)),
-                Ok((PANIC, words)) => {
-                    Err(WorkerError::Ended(format!("gave up: {}", String::from_utf8_lossy(&words).escape_debug())))
-                }
-                Ok(_) => Err(WorkerError::Ended("answered nonsense".to_owned())),
-                Err(_) => Err(WorkerError::Ended(how_it_ended(leaving))),
-            }
+    let leaving = Leaving(fork(|| be_worker(&writer, work)).map_err(WorkerError::Start)?);
+    drop(writer);
+    meanwhile();
+    let answer = read_answer(&mut reader);
+    drop(reader);
+    // Whatever it still does is of no use to anybody.
+    let _ = kill_process(leaving.0, Signal::KILL);
+    match answer {
+        Ok((RESULT, answer)) => Ok((answer, leaving)),
+        Ok((PANIC, words)) => {
+            Err(WorkerError::Ended(format!("gave up: {}", String::from_utf8_lossy(&words).escape_debug())))
         }
+        Ok(_) => Err(WorkerError::Ended("answered nonsense".to_owned())),
+        Err(_) => Err(WorkerError::Ended(how_it_ended(leaving))),
     }
 }
 
@@ -106,30 +94,11 @@ fn read_answer(reader: &mut PipeReader) -> io::Result<(u64, Vec<u8>)> {
 fn how_it_ended(leaving: Leaving) -> String {
     let status = wait(leaving.0);
     std::mem::forget(leaving);
-    match status.map(|status| (status.exit_status(), status.terminating_signal())) {
-        Some((_, Some(libc::SIGSYS))) => {
-            "was stopped by the system: it made a system call that is not on its list (SIGSYS)".to_owned()
-        }
-        Some((_, Some(signal))) => format!("was killed by signal {signal}"),
-        Some((Some(status), _)) => format!("ended early with status {status}"),
-        _ => "ended early".to_owned(),
-    }
+    describe(status)
 }
 
-fn wait(worker: Pid) -> Option<WaitStatus> {
-    loop {
-        match waitpid(Some(worker), WaitOptions::empty()) {
-            Err(rustix::io::Errno::INTR) => {}
-            // Whoever ignores the end of child processes is not told of it.
-            result => return result.ok().flatten().map(|(_, status)| status),
-        }
-    }
-}
-
-fn be_worker(parent: Pid, writer: &PipeWriter, work: impl FnOnce() -> Vec<u8>) -> ! {
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // A parent that was gone before has no use for an answer.
-    if getppid() == Some(parent) && rustix::stdio::dup2_stdout(writer).is_ok() {
+fn be_worker(writer: &PipeWriter, work: impl FnOnce() -> Vec<u8>) -> u8 {
+    if rustix::stdio::dup2_stdout(writer).is_ok() {
         set_hook(Box::new(|panic| {
             let place = panic.location().map_or_else(String::new, ToString::to_string);
             *PANIC_PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
@@ -139,8 +108,7 @@ fn be_worker(parent: Pid, writer: &PipeWriter, work: impl FnOnce() -> Vec<u8>) -
             Err(panic) => send(PANIC, panic_words(&*panic).as_bytes()),
         }
     }
-    // SAFETY: ends the process; what the parent's memory holds here is not to be dropped twice.
-    unsafe { libc::_exit(0) }
+    0
 }
 
 fn panic_words(panic: &(dyn Any + Send)) -> String {
@@ -188,7 +156,7 @@ mod tests {
         );
         let raise = |signal| {
             move || {
-                let _ = rustix::process::kill_process(getpid(), signal);
+                let _ = kill_process(rustix::process::getpid(), signal);
                 Vec::new()
             }
         };

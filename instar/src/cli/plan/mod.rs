@@ -41,7 +41,7 @@ pub struct PlanArguments {
 
 #[derive(Debug, Subcommand)]
 enum PlanCommand {
-    /// What a commit would do; takes everything that commit takes
+    /// What a commit would do; takes everything that commit takes for one image
     #[command(args_override_self = true, infer_long_args = true)]
     Commit(Box<PlannedCommit>),
     /// What a rebase would do; takes everything that rebase takes
