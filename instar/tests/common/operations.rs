@@ -9,7 +9,7 @@ pub(crate) fn folder() -> Folder {
     let folder = Folder::new();
     folder.file("base.qcow2", &qcow2(0x11, "", ""));
     folder.file("other.qcow2", &qcow2(0x12, "", ""));
-    for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "deleted"] {
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "deleted"] {
         folder.file(&format!("{name}.qcow2"), &qcow2(0x22, "base.qcow2", "qcow2"));
     }
     folder.file("broken.qcow2", b"QFI\xfb\0\0\0\x03");
@@ -54,4 +54,5 @@ pub(crate) const OPERATIONS: &[&[&str]] = &[
     &["rebase", "-b", "nothing.qcow2", "-F", "qcow2", "zeros.qcow2"],
     &["rebase", "--verify", "--stats", "-b", "other.qcow2", "-F", "qcow2", "h.qcow2"],
     &["commit", "--verify", "--stats", "i.qcow2"],
+    &["commit", "--jobs", "2", "j.qcow2", "k.qcow2"],
 ];

@@ -52,6 +52,11 @@ impl Disk {
         Self((1..=clusters as u64).map(Some).collect())
     }
 
+    /// A disk of `clusters`, of which those in `range` have content.
+    pub(crate) fn part(clusters: usize, range: std::ops::Range<usize>) -> Self {
+        Self((0..clusters).map(|cluster| range.contains(&cluster).then_some(cluster as u64 + 1)).collect())
+    }
+
     /// This disk, and where it has nothing, the other one.
     pub(crate) fn over(&self, below: &Self) -> Self {
         Self(self.0.iter().zip(&below.0).map(|(own, below)| own.or(*below)).collect())

@@ -120,8 +120,8 @@ impl Commits<'_> {
     fn carry_out(&mut self, mut each: CommitArguments, most_at_once: usize, sandbox: &mut impl Sandbox) {
         let mut queue = Queue::new(self.files.len(), most_at_once);
         let mut crew = Crew::assemble();
+        self.show_progress();
         loop {
-            self.show_progress();
             match queue.next() {
                 Next::Start(image) => {
                     let file = &self.files[image];
@@ -134,7 +134,11 @@ impl Commits<'_> {
                     }
                 }
                 Next::Wait => {
-                    let Some(ended) = crew.wait() else { continue };
+                    let Some(ended) = crew.wait() else {
+                        // Somebody asks by signal.
+                        self.show_progress();
+                        continue;
+                    };
                     if queue.end(ended.task, ended.status() == Some(FOUND_TAKEN)) {
                         let file = Printable(self.files[ended.task].as_bytes());
                         info!(%file, "an image is in use; it is tried again when all others are done");
@@ -157,8 +161,8 @@ impl Commits<'_> {
         let (image, status, signal, how) = (ended.task, ended.status(), ended.signal(), ended.how());
         self.show(ended);
         match status {
-            Some(COMMITTED) => self.committed += 1,
-            Some(FAILED | FOUND_TAKEN) => self.failed += 1,
+            Some(COMMITTED) => self.count(true),
+            Some(FAILED | FOUND_TAKEN) => self.count(false),
             _ => {
                 // Its own jail ends a process for a call that it must not make, and then something is wrong with it.
                 let code = if signal == Some(libc::SIGSYS) { Code::GuestFault } else { Code::JobFailed };
@@ -188,9 +192,14 @@ impl Commits<'_> {
     }
 
     fn fail(&mut self, image: usize, code: Code, text: String) {
-        self.failed += 1;
         let name = self.files[image].as_bytes().to_vec();
         self.tell(image, &Failure::Image { code, image: name, text: text.into_bytes() });
+        self.count(false);
+    }
+
+    fn count(&mut self, is_committed: bool) {
+        *(if is_committed { &mut self.committed } else { &mut self.failed }) += 1;
+        self.show_progress();
     }
 
     fn tell(&self, image: usize, failure: &Failure) {
