@@ -21,18 +21,16 @@ const PATTERN: u32 = 2;
 const PATTERN_BYTES: u64 = 1 << 20;
 
 fn digests(storage: &mut MemoryStorage) -> Vec<DigestItem> {
+    digested(storage, rebase_flag::DIGEST_OLD)
+}
+
+fn digested(storage: &mut MemoryStorage, flags: u32) -> Vec<DigestItem> {
     let mut bytes = job(&FORMATS, 0, 0);
     bytes.truncate(OPERATION_PART_OFFSET);
     bytes.resize(OPERATION_PART_OFFSET + RebaseJob::SIZE_BYTES, 0);
     JobHeader { operation: operation::REBASE, ..JobHeader::get(&bytes) }.put(&mut bytes);
-    let part = RebaseJob {
-        flags: rebase_flag::DIGEST_OLD,
-        old_layers: 1,
-        join_layer: 2,
-        name_length_bytes: 0,
-        name: [0; 1024],
-        format_name: [0; 16],
-    };
+    let part =
+        RebaseJob { flags, old_layers: 1, join_layer: 2, name_length_bytes: 0, name: [0; 1024], format_name: [0; 16] };
     part.put(&mut bytes[OPERATION_PART_OFFSET..]);
     let mut report = vec![0; 1 << 20];
     instar_exec::rebase::run(&bytes, storage, &mut report);
@@ -101,4 +99,13 @@ proptest! {
             prop_assert_eq!(before != after, is_changed && range.contains(&(place * CLUSTER_BYTES)));
         }
     }
+}
+
+#[test]
+fn what_the_old_chain_shows_and_the_new_one_does_not_is_told_apart() {
+    let mut storage = chain(&vec![(3, 5, 7, false)], false);
+    let old = digested(&mut storage, rebase_flag::DIGEST_OLD);
+    let new = digested(&mut storage, rebase_flag::DIGEST_NEW);
+    assert_eq!(old.len(), new.len());
+    assert!(old.iter().zip(&new).all(|(old, new)| old.guest_offset == new.guest_offset && old.digest != new.digest));
 }

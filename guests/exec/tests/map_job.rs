@@ -108,3 +108,24 @@ fn zeros_that_hide_something_are_counted() {
     assert_eq!(zeros.iter().sum::<u64>(), 4 * CLUSTER_BYTES);
     assert_eq!(&zeros[4..8], &[CLUSTER_BYTES; 4]);
 }
+
+#[test]
+fn disks_of_many_windows_are_drawn_to_their_end() {
+    const GIB: u64 = 1 << 30;
+    let size_bytes = 200 * GIB;
+    let shape =
+        Shape { version: 3, cluster_bits: 16, refcount_order: 4, extended_l2: false, size_bytes, has_backing: true };
+    let devices = vec![empty_image(&shape), image(1, false), vec![0x5a; 1 << 20]];
+    let mut storage = MemoryStorage { devices };
+    let places = [0, GIB, 20 * GIB, 63 * GIB + (1 << 20), 129 * GIB, size_bytes - (64 << 10)];
+    for guest_offset in places {
+        let source = Source::Data { device: PATTERN, host_offset: 0 };
+        write(&mut storage, &FORMATS, 0, &[Extent { guest_offset, length_bytes: 64 << 10, source }]);
+    }
+    let (report, rows) = map(&mut storage, 200).expect("a map");
+    assert_eq!((report.size_bytes, report.column_bytes), (size_bytes, GIB));
+    for (column, cell) in rows[0].iter().enumerate() {
+        let held = places.iter().filter(|place| **place / GIB == column as u64).count() as u64;
+        assert_eq!(cell.data_bytes, held * (64 << 10), "column {column}");
+    }
+}
