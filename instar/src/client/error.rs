@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_shown_on_one_line_and_keeps_its_parts() {
-        let line = r#"{"code":"image-in-use","message":"no lock\n  on [a\u001b]?","file":"a\u001b","hint":"wait","new":1}"#;
+        let line =
+            r#"{"code":"image-in-use","message":"no lock\n  on [a\u001b]?","file":"a\u001b","hint":"wait","new":1}"#;
         let failure = Failure::read(line).expect("a failure");
         assert_eq!(failure.to_string(), "no lock | on [a\\x1b]?");
         assert_eq!((failure.file.as_deref(), failure.hint.as_deref()), (Some("a\u{1b}"), Some("wait")));

@@ -221,9 +221,8 @@ mod tests {
     fn status_and_words_make_report_or_error() {
         let end = |status: i32, answer: &str, messages: &[&str]| {
             let messages = messages.iter().map(ToString::to_string).collect();
-            let read = |answer: &[u8], messages: Vec<String>| {
-                Ok((serde_json::from_slice::<u32>(answer)?, messages.join(",")))
-            };
+            let read =
+                |answer: &[u8], messages: Vec<String>| Ok((serde_json::from_slice::<u32>(answer)?, messages.join(",")));
             conclude(ExitStatus::from_raw(status), answer.as_bytes(), messages, read)
         };
         assert_eq!(end(0, "7", &["a", "b"]).expect("a report"), (7, "a,b".to_owned()));
@@ -231,9 +230,7 @@ mod tests {
         assert!(matches!(end(9, "7", &["a"]), Err(Error::Signal { signal: 9, messages }) if messages == ["a"]));
         let told = r#"{"code":"policy","message":"m"}"#;
         assert!(matches!(end(256, "", &["a", told]), Err(Error::Failed(failure)) if failure.messages == ["a"]));
-        let not_understood = |said: &str, messages: &[&str]| {
-            matches!(end(256, "", messages), Err(Error::NotUnderstood { succeeded: false, said: found, .. }) if found == said)
-        };
+        let not_understood = |said: &str, messages: &[&str]| matches!(end(256, "", messages), Err(Error::NotUnderstood { succeeded: false, said: found, .. }) if found == said);
         assert!(not_understood("", &[]) && not_understood("a\nb", &["a", "b"]));
     }
 }

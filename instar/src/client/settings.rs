@@ -35,8 +35,13 @@ impl Settings {
 
     /// The program to run.
     pub(super) fn program(&self) -> PathBuf {
-        let named = || std::env::var_os(PROGRAM_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
-        self.program.clone().or_else(named).unwrap_or_else(|| PathBuf::from("instar"))
+        self.program_with(std::env::var_os(PROGRAM_VARIABLE))
+    }
+
+    /// The same, with this for what the environment says.
+    pub(super) fn program_with(&self, environment: Option<OsString>) -> PathBuf {
+        let named = environment.filter(|name| !name.is_empty()).map(PathBuf::from);
+        self.program.clone().or(named).unwrap_or_else(|| PathBuf::from("instar"))
     }
 
     /// Where relative names start, if that is not the caller's working directory.

@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use clap::parser::ValueSource;
 use clap::CommandFactory;
+use clap::parser::ValueSource;
 use proptest::prelude::*;
 
 use super::*;
@@ -285,13 +285,15 @@ const NOT_OFFERED: [&str; 3] = ["quiet", "show_progress", "verbosity"];
 
 #[test]
 fn builders_offer_every_option_of_their_commands() {
-    let everything: Common = (Some("qcow2".to_owned()), vec!["d".into()], [true; 2], Some(Sandbox::Kvm), BTreeSet::new());
+    let everything: Common =
+        (Some("qcow2".to_owned()), vec!["d".into()], [true; 2], Some(Sandbox::Kvm), BTreeSet::new());
     let keys: Common = (None, Vec::new(), [false; 2], None, BTreeSet::from([0]));
     let commit = with!(Commit::new("a"), everything).base("b").cache(Cache::None).rate_limit(1).check_siblings("d");
     let commit = commit.force(true).verify(true).stats(true);
     let rebase = with!(Rebase::onto("a", "b", "raw"), everything).unsafe_mode(true).compress(true).force_share(true);
     let rebase = rebase.cache(Cache::None).backing_cache(Cache::None).rate_limit(1).verify(true).stats(true);
-    let info = with!(Info::new("a"), everything).backing_chain(true).force_share(true).stats(true).qemu_version("8.2.0");
+    let info =
+        with!(Info::new("a"), everything).backing_chain(true).force_share(true).stats(true).qemu_version("8.2.0");
     let lines = [
         commit.clone().afterwards(Afterwards::Keep).arguments(),
         commit.clone().afterwards(Afterwards::Empty).arguments(),
@@ -326,7 +328,12 @@ fn builders_offer_every_option_of_their_commands() {
 }
 
 #[test]
-fn the_program_is_the_one_that_is_named() {
-    let named = Commit::new("a").program("/x/instar");
-    assert_eq!(named.settings.program(), PathBuf::from("/x/instar"));
+fn the_program_is_the_one_that_is_named_first() {
+    let named = Commit::new("a").program("/x/instar").settings;
+    let not_named = Commit::new("a").settings;
+    let says = |path: &str| Some(OsString::from(path));
+    assert_eq!(named.program_with(says("/y/instar")), PathBuf::from("/x/instar"));
+    assert_eq!(not_named.program_with(says("/y/instar")), PathBuf::from("/y/instar"));
+    assert_eq!(not_named.program_with(says("")), PathBuf::from("instar"));
+    assert_eq!(not_named.program_with(None), PathBuf::from("instar"));
 }
