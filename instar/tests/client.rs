@@ -89,8 +89,8 @@ fn warnings_come_with_the_report() {
         return;
     }
     let folder = Folder::new();
-    folder.file("base", &[0x11; DISK_BYTES as usize]);
-    folder.file("overlay", &[0x22; DISK_BYTES as usize]);
+    folder.file("base", &[0x11; 64 * CLUSTER_BYTES]);
+    folder.file("overlay", &[0x22; 64 * CLUSTER_BYTES]);
     folder.file("top.qcow2", &qcow2(0x33, "base", "raw"));
     let error = here!(folder, Commit::new("overlay")).run().expect_err("there is nothing below it");
     assert_eq!(error.code(), Some(Code::NoBacking));

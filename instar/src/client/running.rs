@@ -31,14 +31,17 @@ pub(super) trait Report: Sized {
 pub struct Running<R> {
     child: Child,
     program: PathBuf,
-    answer: Reader<Vec<u8>>,
-    messages: Reader<Vec<String>>,
+    readers: Readers,
     board: Arc<Board>,
     read: fn(&[u8], Vec<String>) -> serde_json::Result<R>,
 }
 
-/// A thread that reads one of the program's outputs to its end.
-type Reader<T> = JoinHandle<io::Result<T>>;
+/// The threads that read the program's outputs to their ends.
+#[derive(Debug)]
+struct Readers {
+    answer: JoinHandle<io::Result<Vec<u8>>>,
+    messages: JoinHandle<io::Result<Vec<String>>>,
+}
 
 /// Starts the program.
 ///
@@ -55,7 +58,7 @@ pub(super) fn start<R: Report>(settings: &Settings, arguments: &[OsString]) -> R
     let mut child = command.spawn().map_err(|source| not_spawned(program.clone(), settings.directory(), source))?;
     let board = Arc::<Board>::default();
     match listen(&mut child, &board) {
-        Ok((answer, messages)) => Ok(Running { child, program, answer, messages, board, read: R::read }),
+        Ok(readers) => Ok(Running { child, program, readers, board, read: R::read }),
         Err(source) => {
             // Nobody would hear it; it is as if it had never been started. What cannot be killed has ended.
             let _ = child.kill().and_then(|()| child.wait());
@@ -71,7 +74,7 @@ fn not_spawned(program: PathBuf, directory: Option<&Path>, source: io::Error) ->
 }
 
 /// Reads both outputs at the same time: the program waits for whoever does not read.
-fn listen(child: &mut Child, board: &Arc<Board>) -> io::Result<(Reader<Vec<u8>>, Reader<Vec<String>>)> {
+fn listen(child: &mut Child, board: &Arc<Board>) -> io::Result<Readers> {
     let no_pipe = || io::Error::from(ErrorKind::BrokenPipe);
     let (mut stdout, stderr) = (child.stdout.take().ok_or_else(no_pipe)?, child.stderr.take().ok_or_else(no_pipe)?);
     let named = || thread::Builder::new().name("instar".to_owned());
@@ -85,7 +88,7 @@ fn listen(child: &mut Child, board: &Arc<Board>) -> io::Result<(Reader<Vec<u8>>,
         board.end();
         messages
     })?;
-    Ok((answer, messages))
+    Ok(Readers { answer, messages })
 }
 
 /// Sorts lines: progress goes to the board, everything else are messages.
@@ -154,7 +157,7 @@ impl<R> Running<R> {
     /// Every way in which the operation can fail.
     pub fn wait(mut self) -> Result<R, Error> {
         let status = self.child.wait();
-        let (answer, messages) = (joined(self.answer), joined(self.messages));
+        let (answer, messages) = (joined(self.readers.answer), joined(self.readers.messages));
         let failed = |source| Error::System { doing: "Listening to", program: self.program, source };
         match (status, answer, messages) {
             (Ok(status), Ok(answer), Ok(messages)) => conclude(status, &answer, messages, self.read),
@@ -163,7 +166,7 @@ impl<R> Running<R> {
     }
 }
 
-fn joined<T>(reader: Reader<T>) -> io::Result<T> {
+fn joined<T>(reader: JoinHandle<io::Result<T>>) -> io::Result<T> {
     reader.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
 }
 
