@@ -1,11 +1,11 @@
-//! The library against the built program: every operation, every kind of error, odd names, progress, and a kill.
+//! The library against the built program: every operation, its report, progress, and a kill.
 
+#[path = "common/client.rs"]
+mod client;
 mod common;
 #[allow(dead_code, reason = "its main is for people")]
 #[path = "../examples/consolidate.rs"]
 mod consolidate;
-#[path = "../../guests/exec/tests/luks_support/mod.rs"]
-mod encrypted;
 #[path = "common/image.rs"]
 mod image;
 #[path = "common/kvm.rs"]
@@ -13,49 +13,16 @@ mod kvm;
 #[path = "common/scattered.rs"]
 mod scattered;
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use client::{chain, code, content, here};
 use common::Folder;
 use image::{CLUSTER_BYTES, DISK_BYTES, qcow2};
-use instar::client::{
-    Afterwards, BackingName, Cache, Commit, CommitReport, Error, FormatSpecific, Info, Mode, Plan, Rebase, Secret,
-};
+use instar::client::{Afterwards, Cache, Commit, CommitReport, Error, FormatSpecific, Info, Mode, Plan, Rebase};
 use instar::code::Code;
-use instar::files::{Access, open_operand};
 use kvm::without_kvm;
 use scattered::{Backing, Disk};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_instar");
-
-/// A builder that runs the built program in a folder.
-macro_rules! here {
-    ($folder:expr, $builder:expr) => {
-        $builder.program(PROGRAM).current_dir($folder.path())
-    };
-}
-
-/// A chain of three: top, middle, base. Each holds the first cluster.
-fn chain() -> Folder {
-    let folder = Folder::new();
-    folder.file("base.qcow2", &qcow2(0x11, "", ""));
-    folder.file("middle.qcow2", &qcow2(0x22, "base.qcow2", "qcow2"));
-    folder.file("top.qcow2", &qcow2(0x33, "middle.qcow2", "qcow2"));
-    folder
-}
-
-/// What the first cluster of an image made by [`qcow2`] is filled with, where it still is where it was.
-fn content(folder: &Folder, name: impl AsRef<std::path::Path>) -> u8 {
-    fs::read(folder.path().join(name)).expect("an image")[5 * CLUSTER_BYTES]
-}
-
-#[track_caller]
-fn code<R>(result: Result<R, Error>) -> Code {
-    result.err().expect("a failure").code().expect("a code")
-}
 
 #[test]
 fn a_commit_reports_what_it_has_done() {
@@ -184,152 +151,6 @@ fn a_plan_says_what_the_operation_then_does() {
 
     let plan = Plan::rebase(&here!(folder, Rebase::detach("top.qcow2"))).run().expect("a plan");
     assert_eq!((plan.command.as_str(), plan.moves.bytes), ("rebase", 0));
-}
-
-#[test]
-fn every_kind_of_failure_is_an_error_of_its_own() {
-    let folder = chain();
-    folder.file("text", b"no image");
-    let missing = here!(folder, Commit::new("missing.qcow2")).run().expect_err("there is no such file");
-    assert_eq!(missing.code(), Some(Code::NotFound));
-    let failure = missing.failure().expect("the program said it");
-    assert_eq!((failure.file.as_deref(), failure.code_name.as_str()), (Some("missing.qcow2"), "not-found"));
-    assert!(failure.hint.as_deref().is_some_and(|hint| hint.starts_with("check the name")), "{failure:?}");
-    assert!(missing.to_string().ends_with("No such file or directory"), "{missing}");
-    assert_eq!(code(here!(folder, Info::new("missing.qcow2")).run()), Code::NotFound);
-    assert_eq!(code(here!(folder, Rebase::detach("missing.qcow2")).run()), Code::NotFound);
-    assert_eq!(code(Plan::commit(&here!(folder, Commit::new("missing.qcow2"))).run()), Code::NotFound);
-    assert_eq!(code(here!(folder, Commit::new("")).run()), Code::Usage);
-    assert_eq!(code(here!(folder, Commit::new("top.qcow2")).rate_limit(u64::MAX).run()), Code::Usage);
-    assert_eq!(code(here!(folder, Info::new("top.qcow2")).qemu_version("new").run()), Code::Usage);
-    assert_eq!(code(here!(folder, Commit::new("top.qcow2")).format("nosuch").run()), Code::UnsupportedFormat);
-    let unread = here!(folder, Commit::new("top.qcow2")).secret(Secret::file("s", "nosuch.key"));
-    assert_eq!(code(unread.run()), Code::NotFound);
-
-    let path = folder.path().join("top.qcow2");
-    let held = open_operand(path.as_os_str().as_bytes(), Access::Write).expect("opens");
-    let error = here!(folder, Commit::new("top.qcow2")).run().expect_err("it is in use");
-    assert_eq!(error.code(), Some(Code::ImageInUse));
-    assert_eq!(error.to_string().lines().count(), 1, "{error}");
-    drop(held);
-    if without_kvm("every_kind_of_failure_is_an_error_of_its_own") {
-        return;
-    }
-    assert_eq!(code(here!(folder, Commit::new("text")).format("qcow2").run()), Code::InvalidImage);
-    assert_eq!(code(here!(folder, Commit::new("base.qcow2")).run()), Code::NoBacking);
-    assert_eq!(code(here!(folder, Commit::new("top.qcow2")).base("other.qcow2").run()), Code::NotInChain);
-    folder.file("vm/overlay.qcow2", &qcow2(0x55, "../base.qcow2", "qcow2"));
-    let outside = here!(folder, Commit::new("vm/overlay.qcow2"));
-    assert_eq!(code(outside.run()), Code::Policy);
-    outside.allow_dir(".").run().expect("allowed");
-}
-
-#[test]
-fn a_program_that_is_not_instar_is_told_from_a_failure() {
-    let folder = Folder::new();
-    let script = |name: &str, text: &str| {
-        let path = folder.file(name, format!("#!/bin/sh\n{text}\n").as_bytes());
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
-        path
-    };
-    // A file that was just written may still be open for writing in a process that another thread has forked.
-    let run = |commit: Commit| loop {
-        match commit.run().expect_err("no report") {
-            Error::System { source, .. } if source.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
-            error => return error,
-        }
-    };
-    let commit = Commit::new("a");
-    let missing = run(commit.clone().program("/nonexistent/instar"));
-    assert!(matches!(&missing, Error::ProgramNotFound { program } if program.ends_with("instar")), "{missing}");
-    let nowhere = run(commit.clone().program(PROGRAM).current_dir("/nonexistent"));
-    assert!(matches!(nowhere, Error::System { .. }), "{nowhere}");
-    let not_to_be_run = run(commit.clone().program(folder.file("plain", b"")));
-    assert!(matches!(not_to_be_run, Error::System { .. }), "{not_to_be_run}");
-    let with_nul = here!(folder, Commit::new(OsStr::from_bytes(b"a\0b"))).run().expect_err("no name of a file");
-    assert!(matches!(with_nul, Error::System { .. }), "{with_nul}");
-
-    let wordy = run(commit.clone().program(script("wordy", "echo 'usage: wordy' >&2; exit 2")));
-    let Error::NotUnderstood { succeeded: false, said, reason } = &wordy else { panic!("{wordy:?}") };
-    assert_eq!((said.as_str(), reason.starts_with("exit status: 2")), ("usage: wordy", true), "{wordy}");
-    let other = run(commit.clone().program(script("other", "echo done")));
-    assert!(matches!(&other, Error::NotUnderstood { succeeded: true, said, .. } if said == "done\n"), "{other}");
-    let killed = run(commit.program(script("killed", "echo one >&2; kill -KILL $$")));
-    assert!(matches!(&killed, Error::Signal { signal: 9, messages } if *messages == ["one"]), "{killed}");
-}
-
-/// Names that could be taken for options, for names of other kinds, for the end of a line, or for no text at all.
-const ODD_NAMES: [&[u8]; 9] =
-    [b"-b", b"--", b"--output=human", b"nbd:host:x", b"json:{}", b"new\nline", b"\xff\xfe", b"a,,b=c", b" "];
-
-#[test]
-fn a_path_is_a_path_whatever_it_looks_like() {
-    if without_kvm("a_path_is_a_path_whatever_it_looks_like") {
-        return;
-    }
-    for name in ODD_NAMES.map(OsStr::from_bytes) {
-        let folder = chain();
-        let file = |name: &OsStr, bytes: &[u8]| fs::write(folder.path().join(name), bytes).expect("a file");
-        file(name, &qcow2(0x55, "middle.qcow2", "qcow2"));
-        file(OsStr::new("key"), b"x");
-        let commit = here!(folder, Commit::new(name)).afterwards(Afterwards::Keep);
-        commit.run().unwrap_or_else(|error| panic!("{name:?}: {error}"));
-        assert_eq!(content(&folder, "middle.qcow2"), 0x55, "{name:?}");
-        // As one of several options.
-        let keyed = here!(folder, Commit::new(name)).secret(Secret::file("s", "key")).key(0, "s").format("qcow2");
-        keyed.base("base.qcow2").run().unwrap_or_else(|error| panic!("{name:?}: {error}"));
-        assert_eq!(content(&folder, "base.qcow2"), 0x55, "{name:?}");
-
-        // As the name of a backing file, recorded and then followed and found again.
-        let (below, above) = (name, "above.qcow2");
-        let rebase = here!(folder, Rebase::onto("top.qcow2", below, "qcow2"));
-        rebase.run().unwrap_or_else(|error| panic!("{name:?}: {error}"));
-        fs::rename(folder.path().join("top.qcow2"), folder.path().join(above)).expect("renamed");
-        let chain = here!(folder, Info::new(above)).backing_chain(true).run().expect("a chain");
-        assert_eq!(chain.images.len(), 4, "{name:?}");
-        assert!(chain.images[1].filename.ends_with(&*name.to_string_lossy()), "{name:?}: {:?}", chain.images[1]);
-        let report = here!(folder, Commit::new(above)).base(below).run();
-        let report = report.unwrap_or_else(|error| panic!("{name:?}: {error}"));
-        assert_eq!((content(&folder, name), report.backing), (0x33, chain.images[1].filename.clone()), "{name:?}");
-    }
-}
-
-#[test]
-fn a_recorded_name_that_is_no_path_is_given_exactly() {
-    if without_kvm("a_recorded_name_that_is_no_path_is_given_exactly") {
-        return;
-    }
-    let folder = chain();
-    let name = BackingName::exactly(r#"json:{"driver":"qcow2","file.filename":"base.qcow2"}"#);
-    here!(folder, Rebase::onto("top.qcow2", name.clone(), "qcow2")).unsafe_mode(true).run().expect("recorded");
-    // Such a name starts in the working directory.
-    let report = here!(folder, Commit::new("top.qcow2")).base(name).allow_dir(".").run().expect("committed");
-    assert_eq!((report.clusters_committed, content(&folder, "base.qcow2")), (1, 0x33));
-}
-
-#[test]
-fn a_secret_opens_the_image_that_it_is_the_key_of() {
-    if without_kvm("a_secret_opens_the_image_that_it_is_the_key_of") {
-        return;
-    }
-    let folder = Folder::new();
-    folder.file("base.raw", &[0x11; 64 << 10]);
-    folder.file("enc.qcow2", &encrypted::encrypted_image());
-    folder.file("a,key", encrypted::PASSPHRASE);
-    let locked = here!(folder, Commit::new("enc.qcow2"));
-    assert_eq!(code(locked.run()), Code::EncryptionKey);
-    let commit = locked.secret(Secret::file("s", "a,key"));
-    assert_eq!(code(commit.clone().key(1, "s").run()), Code::EncryptionKey, "it is not for the image below");
-    let report = commit.key(0, "s").run().expect("committed");
-    assert_eq!(report.bytes_committed, 8 << 10);
-    let base = fs::read(folder.path().join("base.raw")).expect("a file");
-    assert!(base[8 << 10..14 << 10].iter().all(|byte| *byte == 0x5a), "what was encrypted is in the base");
-    let image = here!(folder, Info::new("enc.qcow2")).run().expect("an image").images.remove(0);
-    let Some(FormatSpecific::Qcow2(qcow2)) = image.format_specific else { panic!("{:?}", image.format_specific) };
-    let encryption = qcow2.encrypt.expect("it is encrypted");
-    let luks = encryption.luks.expect("with LUKS");
-    assert_eq!((encryption.format.as_str(), image.encrypted, luks.slots.len()), ("luks", true, 8));
-    assert!(luks.slots[0].active && luks.slots[0].iters.is_some() && luks.slots[1].iters.is_none(), "{luks:?}");
 }
 
 /// 8 MiB on an empty base.

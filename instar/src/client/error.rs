@@ -20,7 +20,8 @@ pub enum Error {
         /// The program, as it was searched for.
         program: PathBuf,
     },
-    /// The system did not let the program be started, or be listened to.
+    /// The system did not let the program be started, or be listened to. No data is lost, and carrying the operation out again
+    /// completes what may have begun.
     System {
         /// What was not to be had.
         doing: &'static str,

@@ -60,7 +60,7 @@ pub(super) fn start<R: Report>(settings: &Settings, arguments: &[OsString]) -> R
     match listen(&mut child, &board) {
         Ok(readers) => Ok(Running { child, program, readers, board, read: R::read }),
         Err(source) => {
-            // Nobody would hear it; it is as if it had never been started. What cannot be killed has ended.
+            // Nobody would hear how it ends. What cannot be killed has ended.
             let _ = child.kill().and_then(|()| child.wait());
             Err(Error::System { doing: "Listening to", program, source })
         }
