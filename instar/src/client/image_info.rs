@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::specifics::FormatSpecific;
 
 /// What is known of an image.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct ImageInfo {
@@ -41,7 +41,7 @@ pub struct ImageInfo {
 }
 
 /// A file of an image.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Child {
     /// `file`, `data-file`, or `extents.` and a number.

@@ -79,7 +79,7 @@ impl Info {
 }
 
 /// What is known of an image.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InfoReport {
     /// The image; where the chain was asked for, it is the first, and what lies below it follows.

@@ -63,6 +63,6 @@ pub use planned::{Amount, Cell, FileLength, Map, Moves, PlannedFile, PlannedLaye
 pub use progress::{Progress, Updates};
 pub use rebase::{Mode, Rebase, RebaseReport};
 pub use running::Running;
-pub use specifics::{Bitmap, Encryption, FormatSpecific, Luks, LuksSlot, Qcow2, Vmdk, VmdkExtent};
+pub use specifics::{Bitmap, Encryption, File, FormatSpecific, Luks, LuksSlot, Qcow2, Vmdk, VmdkExtent};
 pub use stats::{SandboxRun, Stats};
 pub use values::{Afterwards, BackingName, Cache, Sandbox, Secret};

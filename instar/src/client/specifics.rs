@@ -4,11 +4,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// What only the image's format has.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FormatSpecific {
     /// A file as such.
-    File,
+    File(File),
     /// qcow2.
     Qcow2(Qcow2),
     /// vmdk.
@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for FormatSpecific {
         }
         let Tagged { kind, data } = Tagged::deserialize(deserializer)?;
         let read = match kind.as_str() {
-            "file" => Ok(Self::File),
+            "file" => serde_json::from_value(data).map(Self::File),
             "qcow2" => serde_json::from_value(data).map(Self::Qcow2),
             "vmdk" => serde_json::from_value(data).map(Self::Vmdk),
             "luks" => serde_json::from_value(data).map(Self::Luks),
@@ -37,6 +37,15 @@ impl<'de> Deserialize<'de> for FormatSpecific {
         };
         read.map_err(serde::de::Error::custom)
     }
+}
+
+/// What is known of a file as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct File {
+    /// The file system's unit of allocation for it, in bytes, where it has one of its own.
+    pub extent_size_hint: Option<u64>,
 }
 
 /// What only qcow2 images have.
@@ -80,14 +89,32 @@ pub struct Bitmap {
 }
 
 /// How a qcow2 image is encrypted.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Encryption {
-    /// `aes` or `luks`.
-    pub format: String,
-    /// The header, if it is LUKS.
-    #[serde(flatten)]
-    pub luks: Option<Luks>,
+pub enum Encryption {
+    /// In the old way, which is not supported for data.
+    Aes,
+    /// With a LUKS header.
+    Luks(Luks),
+    /// In a way that this library does not know; its name.
+    Other(String),
+}
+
+impl<'de> Deserialize<'de> for Encryption {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Tagged {
+            format: String,
+            #[serde(flatten)]
+            more: Value,
+        }
+        let Tagged { format, more } = Tagged::deserialize(deserializer)?;
+        match format.as_str() {
+            "aes" => Ok(Self::Aes),
+            "luks" => serde_json::from_value(more).map(Self::Luks).map_err(serde::de::Error::custom),
+            _ => Ok(Self::Other(format)),
+        }
+    }
 }
 
 /// A LUKS header, version 1.
