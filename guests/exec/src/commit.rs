@@ -168,3 +168,60 @@ pub(crate) fn count(tally: &mut CommitReport, sources: &[Extent], cluster_size_b
         tally.bytes_committed += extent.length_bytes;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    /// A layer that may hold something at multiples of 1000.
+    struct Held {
+        size_bytes: u64,
+    }
+
+    impl Layer for Held {
+        fn size_bytes(&self) -> u64 {
+            self.size_bytes
+        }
+
+        fn map(&mut self, _: &mut dyn Storage, _: u64, _: u64, _: &mut Vec<Extent>) -> Result<()> {
+            Ok(())
+        }
+
+        fn next_mapped(&self, from: u64) -> u64 {
+            let next = from.next_multiple_of(1000);
+            if next < self.size_bytes { next } else { u64::MAX }
+        }
+
+        fn cluster_size_bytes(&self) -> u64 {
+            1000
+        }
+    }
+
+    #[test]
+    fn a_shorter_layer_hides_what_lies_behind_its_end() {
+        let next = |from, size_bytes| next_mapped(&Held { size_bytes: 2500 }, from, size_bytes);
+        assert_eq!([next(0, 2500), next(1, 2500), next(2001, 2500), next(2500, 2500)], [0, 1000, u64::MAX, u64::MAX]);
+        assert_eq!([next(1, 4000), next(2001, 4000), next(2500, 4000), next(3100, 4000)], [1000, 2500, 2500, 3100]);
+    }
+
+    #[test]
+    fn a_cluster_counts_once() {
+        let extent = |guest_offset, length_bytes, source| Extent { guest_offset, length_bytes, source };
+        let data = Source::Data { device: 0, host_offset: 0 };
+        let sources = vec![
+            extent(900, 50, data),
+            extent(950, 10, Source::Zero),
+            extent(960, 40, Source::Absent),
+            extent(1000, 3500, data),
+            extent(4500, 100, Source::Absent),
+            extent(4600, 100, Source::Zero),
+            extent(6000, 1000, Source::Zero),
+        ];
+        let mut tally = NOTHING;
+        count(&mut tally, &sources, 1000);
+        assert_eq!((tally.clusters_committed, tally.bytes_committed), (6, 4660));
+        count(&mut tally, &[extent(7000, 1000, data)], 1000);
+        assert_eq!((tally.clusters_committed, tally.bytes_committed), (7, 5660));
+    }
+}

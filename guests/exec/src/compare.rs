@@ -237,4 +237,12 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn equal_words_do_not_cancel_each_other() {
+        let mut bytes = vec![0; 64];
+        bytes[3] = 7;
+        bytes[19] = 7;
+        assert!(!is_zero(&bytes));
+    }
 }

@@ -237,6 +237,30 @@ fn a_stored_image_opens_with_its_passphrase_only() {
 }
 
 #[test]
+fn a_header_longer_than_its_place_is_refused() {
+    let shape = Shape {
+        version: 3,
+        cluster_bits: 12,
+        refcount_order: 4,
+        extended_l2: false,
+        size_bytes: 1 << 16,
+        has_backing: true,
+    };
+    let image = encrypted(overlay(&shape, &[]), &KEYS[0]);
+    let extension = image.windows(4).position(|bytes| bytes == b"\x05\x37\xbe\x77").expect("a pointer");
+    for length_bytes in [0_u64, 1, 591] {
+        let mut image = image.clone();
+        image[extension + 16..extension + 24].copy_from_slice(&length_bytes.to_be_bytes());
+        let mut storage = MemoryStorage { devices: vec![image, vec![0; 1 << 16]] };
+        assert_eq!(
+            commit(&mut storage, &[QCOW2, RAW], SECRET).unwrap_err(),
+            "Request for data outside of extension header",
+            "{length_bytes}"
+        );
+    }
+}
+
+#[test]
 fn more_hashing_than_anybody_waits_for_is_refused() {
     let shape = Shape {
         version: 3,

@@ -114,6 +114,33 @@ fn what_needs_more_is_left_alone() {
     assert_eq!(if_plain(&sound(), format::PROBE, b"new").0, DONE);
 }
 
+#[test]
+fn a_table_in_the_headers_cluster_is_not_overwritten() {
+    let mut bitmaps = empty_image(&Shape { has_backing: false, ..small() });
+    // The extension "bitmaps": one bitmap, whose directory lies in the header's cluster, and behind it.
+    bitmaps[112..120].copy_from_slice(b"\x23\x85\x28\x75\0\0\0\x18");
+    bitmaps[120..128].copy_from_slice(b"\0\0\0\x01\0\0\0\0");
+    bitmaps[128..136].copy_from_slice(&32_u64.to_be_bytes());
+    bitmaps[95] |= 1;
+    for (what, image, at, fine) in [
+        ("L1 table", sound(), 40, 3 * 4096),
+        ("refcount table", sound(), 48, 4096),
+        ("bitmap directory", bitmaps, 136, 4096),
+    ] {
+        let lies_at = |offset: u64| {
+            let mut image = image.clone();
+            image[at..at + 8].copy_from_slice(&offset.to_be_bytes());
+            image
+        };
+        let unharmed = lies_at(0);
+        assert_eq!(if_plain(&unharmed, format::PROBE, b"new"), (NOT_PLAIN, unharmed.clone()), "{what}");
+        let (ended, after) = rebased(&unharmed, format::QCOW2, 0, b"new");
+        assert_eq!(ended.0, outcome::FAILED, "{what}");
+        assert!(after == unharmed, "{what}");
+        assert_eq!(if_plain(&lies_at(fine), format::PROBE, b"new").0, DONE, "{what}");
+    }
+}
+
 proptest! {
     #[test]
     fn the_header_becomes_that_of_the_ordinary_rebase(

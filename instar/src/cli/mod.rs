@@ -7,6 +7,8 @@ mod commit_checks;
 mod doctor;
 mod drop_in;
 mod error;
+#[cfg(test)]
+mod hearsay;
 pub mod info;
 mod info_command;
 mod inspector;

@@ -148,3 +148,58 @@ impl Metadata {
         self.tables.last().map_or(areas, |last| areas.max(last + self.table_bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blocks::EntryForm;
+    use crate::storage::DeviceId;
+    use alloc::vec;
+
+    fn shape(directory: Directory) -> Shape {
+        Shape {
+            layer: 1,
+            device: DeviceId(0),
+            size_bytes: 1 << 30,
+            block_size_bytes: 4096,
+            form: EntryForm::Big64,
+            directory,
+            prefix_bytes: 0,
+            alignment_bytes: 512,
+            end_bytes: 0,
+            areas: vec![0..512],
+        }
+    }
+
+    /// Where metadata begins and ends again, as it is felt by ranges of one byte.
+    fn edges(metadata: &Metadata) -> Vec<u64> {
+        let mut edges = Vec::new();
+        for offset in 1..20_000 {
+            if metadata.overlaps(offset - 1, offset) != metadata.overlaps(offset, offset + 1) {
+                edges.push(offset);
+            }
+        }
+        edges
+    }
+
+    #[test]
+    fn metadata_lies_where_the_directory_says() {
+        let flat = Directory::Flat { offset: 1024, run_entries: 8, stride_bytes: 64, length_bytes: 2000 };
+        assert_eq!(edges(&Metadata::of(&shape(flat)).unwrap()), [512, 1024, 3024]);
+        let tables = Directory::Tables { offset: 1024, table_entries: 64, places: vec![8192, 0, 4096] };
+        let metadata = Metadata::of(&shape(tables)).unwrap();
+        assert_eq!(edges(&metadata), [512, 1024, 1048, 4096, 4608, 8192, 8704]);
+        assert_eq!(metadata.end(), 8704);
+    }
+
+    #[test]
+    fn tables_that_touch_are_fine_and_tables_that_overlap_are_not() {
+        let with = |places: Vec<u64>| {
+            Metadata::of(&shape(Directory::Tables { offset: 1024, table_entries: 64, places })).map(|_| ())
+        };
+        assert!(with(vec![4096, 4608]).is_ok());
+        assert!(with(vec![4096, 4600]).is_err() && with(vec![4096, 4096]).is_err());
+        assert!(with(vec![1032]).is_ok() && with(vec![1031]).is_err());
+        assert!(with(vec![512]).is_ok() && with(vec![511]).is_err() && with(vec![520]).is_err());
+    }
+}

@@ -200,5 +200,5 @@ impl Shape {
 
 /// The text of a disk that cannot become larger.
 pub(crate) fn cannot_grow(layer: u32) -> Failure {
-    Failure { errno: EOPNOTSUPP, ..Failure::new(error_kind::JOB, layer, "Operation not supported") }
+    Failure::new(error_kind::JOB, layer, "Operation not supported").with_errno(EOPNOTSUPP)
 }

@@ -263,3 +263,27 @@ fn repeat(length: u8, mut count: usize, symbols: &mut Vec<Extra>) {
     }
     symbols.extend(core::iter::repeat_n(single, count));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_block_says_its_length_twice() {
+        let (mut bits, mut into) = (Bits::default(), Vec::new());
+        bits.put(1, 1, &mut into);
+        write_stored(&[7; 0x1234], &mut bits, &mut into);
+        assert_eq!(into[..5], [1, 0x34, 0x12, 0xcb, 0xed]);
+        assert_eq!(into[5..], [7; 0x1234]);
+    }
+
+    #[test]
+    fn only_what_is_about_equally_frequent_is_noise() {
+        let even = [256; 256];
+        assert!(is_noise(&even, 65_536 - 1));
+        let mut uneven = [200; 256];
+        uneven[..64].fill(424);
+        assert!(!is_noise(&uneven, 65_535));
+        assert!(!is_noise(&[0; 256], 1 << 20));
+    }
+}

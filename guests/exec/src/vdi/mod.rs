@@ -87,3 +87,21 @@ impl Dialect for Vdi {
         storage.write(shape.device, BLOCKS_ALLOCATED_OFFSET, &count).map_err(|error| shape.refused(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_two_numbers_are_no_blocks() {
+        let dialect = Vdi { data_offset: BLOCK_BYTES };
+        let place = |number: u64| BLOCK_BYTES + number * BLOCK_BYTES;
+        assert_eq!(dialect.encode(place(0xffff_fffd)), Some(0xffff_fffd));
+        assert_eq!(dialect.encode(place(0xffff_fffe)), None);
+        assert_eq!(dialect.encode(place(1) + 1), None);
+        assert_eq!(dialect.encode(0), None);
+        assert_eq!(dialect.decode(0xffff_fffd), Ok(Block::Data(place(0xffff_fffd))));
+        assert_eq!(dialect.decode(0xffff_fffe), Ok(Block::Zero));
+        assert_eq!(dialect.decode(0xffff_ffff), Ok(Block::Unallocated));
+    }
+}

@@ -1,69 +1,15 @@
 //! What is said about answers of the sandbox, whatever they are.
 
-use std::os::unix::ffi::OsStrExt;
-
-use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, error_kind, outcome};
+use instar_abi::report::{MAX_TEXT_BYTES, error_kind, outcome};
 use proptest::prelude::*;
 
-use super::super::job::Devices;
-use super::super::sandbox::{Answer, OnProgress};
+use super::super::hearsay::{Says, answer, layer};
+use super::super::sandbox::Answer;
 use super::*;
-use crate::files::chain::Summary;
-use crate::files::{LayerKey, Location, Origin, open_operand};
-use crate::vm::VmError;
-
-/// Answers every job in the same way.
-struct Says(Answer);
-
-impl Sandbox for Says {
-    fn run(
-        &mut self,
-        _: u32,
-        _: &Devices<'_>,
-        _: &[u8],
-        _: u64,
-        progress: Option<OnProgress<'_>>,
-    ) -> std::result::Result<Answer, VmError> {
-        progress.into_iter().for_each(|progress| progress(u64::MAX, 3));
-        Ok(self.0.clone())
-    }
-}
-
-fn answer(outcome: u32, error_kind: u32, error_layer: u32, errno: i32, text: &[u8], operation: &[u8]) -> Answer {
-    let mut padded = [0; MAX_TEXT_BYTES];
-    padded[..text.len()].copy_from_slice(text);
-    let header = ReportHeader {
-        magic: REPORT_MAGIC,
-        outcome,
-        error_kind,
-        error_layer,
-        errno,
-        text_length_bytes: u32::try_from(text.len()).expect("short"),
-        payload_length_bytes: 0,
-        text: padded,
-    };
-    Answer { header, operation: operation.to_vec(), payload: Vec::new() }
-}
 
 fn merge(answer: Answer) -> std::result::Result<CommitReport, String> {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let layer = |name: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, b"").expect("a file");
-        let image = open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens");
-        let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
-        let summary = Summary { format: format::QCOW2, ..Summary::default() };
-        Layer {
-            image,
-            data: None,
-            extents: Vec::new(),
-            summary,
-            given_format: format::QCOW2,
-            location,
-            recorded: None,
-            key: LayerKey::default(),
-        }
-    };
+    let layer = |name| layer(directory.path(), name);
     let chain = Chain { layers: vec![layer("top"), layer("base")], base: 1, secrets: Vec::new() };
     let progress = Meter::start(Style::Silent, ProgressWish::default());
     let place = format!("{}/", directory.path().display());

@@ -1,67 +1,16 @@
 //! What becomes of a guest program's answers, whatever they are.
 
-use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
+use instar_abi::report::{MAX_TEXT_BYTES, error_kind, outcome};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cli::sandbox::{Answer, OnProgress};
-use crate::files::chain::Summary;
-use crate::files::{LayerKey, Origin, open_operand};
-
-/// Answers every job in the same way.
-struct Says(Answer);
-
-impl Sandbox for Says {
-    fn run(
-        &mut self,
-        _: u32,
-        _: &Devices<'_>,
-        _: &[u8],
-        _: u64,
-        progress: Option<OnProgress<'_>>,
-    ) -> std::result::Result<Answer, VmError> {
-        progress.into_iter().for_each(|progress| progress(u64::MAX, 3));
-        Ok(self.0.clone())
-    }
-}
-
-fn answer(outcome: u32, error_kind: u32, error_layer: u32, errno: i32, text: &[u8], operation: &[u8]) -> Answer {
-    let mut padded = [0; MAX_TEXT_BYTES];
-    padded[..text.len()].copy_from_slice(text);
-    let header = ReportHeader {
-        magic: REPORT_MAGIC,
-        outcome,
-        error_kind,
-        error_layer,
-        errno,
-        text_length_bytes: u32::try_from(text.len()).expect("short"),
-        payload_length_bytes: 0,
-        text: padded,
-    };
-    Answer { header, operation: operation.to_vec(), payload: Vec::new() }
-}
+use crate::cli::hearsay::{Says, answer, layer};
+use crate::cli::sandbox::Answer;
 
 /// A rebase of `top`, which is based on `base`, onto `new`, which is based on `deep`.
 fn carried_out(answer: Answer) -> Result<RebaseReport, String> {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let layer = |name: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, b"").expect("a file");
-        let image = open_operand(path.as_os_str().as_bytes(), Access::Look).expect("opens");
-        let location = Location { origin: Origin::OverlayDirectory, path: name.as_bytes().to_vec() };
-        let summary = Summary { format: format::QCOW2, ..Summary::default() };
-        let given_format = format::QCOW2;
-        Layer {
-            image,
-            data: None,
-            extents: Vec::new(),
-            summary,
-            given_format,
-            location,
-            recorded: None,
-            key: LayerKey::default(),
-        }
-    };
+    let layer = |name| layer(directory.path(), name);
     let layers = ["top", "base", "new", "deep"].map(layer).into();
     let rebase = Rebase {
         chains: Chains { layers, old_layers: 1, join_layer: 2 },

@@ -144,6 +144,26 @@ fn more_than_a_piece_is_copied_written_and_zeroed() {
 }
 
 #[test]
+fn a_piece_ends_in_the_middle_of_a_segment() {
+    let plain: Vec<u8> = (0..PIECE_BYTES + 8 * SECTOR).map(|at| (at / 5 % 253) as u8).collect();
+    let mut files = devices(&plain);
+    let mut storage = unlocked(&mut files);
+    // The first fills a part of the piece, the second ends one and begins the next.
+    let lengths = [3 * SECTOR as u64 + 7, PIECE_BYTES as u64 - 20];
+    let segments = [
+        CopySegment { target_offset: 11, source: shown(1), source_offset: 5, length_bytes: lengths[0] },
+        CopySegment { target_offset: 11 + lengths[0], source: shown(1), source_offset: 900, length_bytes: lengths[1] },
+    ];
+    storage.copy(shown(0), &segments).unwrap();
+    let mut bytes = vec![0; plain.len()];
+    storage.read(shown(0), 0, &mut bytes).unwrap();
+    let (middle, end) = (11 + lengths[0] as usize, 11 + (lengths[0] + lengths[1]) as usize);
+    assert!(bytes[11..middle] == plain[5..5 + lengths[0] as usize]);
+    assert!(bytes[middle..end] == plain[900..900 + lengths[1] as usize]);
+    assert!(bytes[..11] == plain[..11] && bytes[end..] == plain[end..]);
+}
+
+#[test]
 fn a_device_without_a_key_and_places_that_no_file_has_are_errors() {
     let mut files = devices(&[0; LENGTH_BYTES]);
     let mut storage = unlocked(&mut files);

@@ -2,6 +2,7 @@
 
 mod encoding;
 mod header;
+mod limits;
 mod properties;
 mod tables;
 

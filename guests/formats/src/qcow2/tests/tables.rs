@@ -126,7 +126,11 @@ impl BitmapEntry<'_> {
 }
 
 fn bitmaps(count: u32, directory: &[u8]) -> Result<Vec<Bitmap>, String> {
-    let header = Header::parse(&Image::v3().bytes, Access::Inspect).unwrap();
+    bitmaps_of(&Image::v3(), count, directory)
+}
+
+fn bitmaps_of(image: &Image, count: u32, directory: &[u8]) -> Result<Vec<Bitmap>, String> {
+    let header = Header::parse(&image.bytes, Access::Inspect).unwrap();
     let directory_size_bytes = directory.len() as u64;
     let pointer = BitmapsPointer { count, directory_size_bytes, directory_offset: 0x5_0000 };
     let mut position = BitmapDirectory::new(&header, pointer).map_err(|error| error.to_string())?;
@@ -183,6 +187,21 @@ fn bitmap_fields_have_limits() {
         "Could not read bitmap_table table from image for bitmap 'b0': Input/output error"
     );
     assert!(bitmaps(1, &BitmapEntry { entries: 2, flags: 1, ..GOOD }.bytes()).is_ok());
+}
+
+/// The directory of an image of `size_bytes` with one bitmap.
+fn bitmap_of(size_bytes: u64, entry: &BitmapEntry<'_>) -> Result<Vec<Bitmap>, String> {
+    let mut image = Image::v3();
+    bitmaps_of(image.u64(24, size_bytes), 1, &entry.bytes())
+}
+
+#[test]
+fn a_bitmap_can_be_full_to_the_last_bit() {
+    let fine = BitmapEntry { granularity: 9, ..GOOD };
+    assert!(bitmap_of(256 << 20, &fine).is_ok());
+    assert_eq!(bitmap_of((256 << 20) + 4096, &fine).unwrap_err(), "Bitmap 'b0' doesn't satisfy the constraints");
+    // One that is in use may be of any length.
+    assert!(bitmap_of((256 << 20) + 4096, &BitmapEntry { flags: 3, ..fine }).is_ok());
 }
 
 #[test]

@@ -1,0 +1,1 @@
+"""What `scripts/bench` measures, where, and how it is drawn."""
