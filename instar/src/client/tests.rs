@@ -280,8 +280,8 @@ proptest! {
     }
 }
 
-/// What a builder need not offer: how the program shows things to people, and what the library decides itself.
-const NOT_OFFERED: [&str; 3] = ["quiet", "show_progress", "verbosity"];
+/// What a builder need not offer: how the program shows things to people, and several images at a time, which a caller starts itself.
+const NOT_OFFERED: [&str; 4] = ["jobs", "quiet", "show_progress", "verbosity"];
 
 #[test]
 fn builders_offer_every_option_of_their_commands() {
