@@ -43,7 +43,7 @@ use crate::vm::VmError;
 
 use chains::{Chains, Named};
 pub use failure::RebaseFailure;
-use wanted::Wanted;
+use wanted::{Done, Wanted};
 
 const COMMAND: &str = "rebase";
 /// How far progress moves before it is shown again.
@@ -87,18 +87,17 @@ pub(super) fn run(
     let gate = gate(&operand, arguments)?;
     let at_once = if cache.direct { None } else { plain::attempt(&operand, &wanted, pace, sandbox)? };
     let done = match at_once {
-        Some(report) => Ok((operand.image.name().to_vec(), plain::FORMAT, report)),
+        Some(done) => Ok(done),
         None => Rebase::open(operand, gate, arguments, sandbox).and_then(|mut rebase| {
             rebase.use_caches(cache, backing_cache)?;
-            let report = rebase.carry_out(pace, &mut progress, sandbox)?;
-            Ok((rebase.image(0), rebase.chains.layers[0].summary.format, report))
+            rebase.carry_out(pace, &mut progress, sandbox)
         }),
     };
     if matches!(done, Ok(_) | Err(Failure::Rebase(RebaseFailure::Header { .. }))) {
         // Changing the header is the last step: whoever reads the progress has seen everything else done by then.
         progress.finish();
     }
-    let (overlay, overlay_format, report) = done?;
+    let done = done?;
     match form {
         _ if arguments.quiet => {}
         Form::Human => stats.tell(sandbox.efforts()),
@@ -106,7 +105,7 @@ pub(super) fn run(
             let verified = arguments.care.verify.then(|| ("verified", "true".to_owned()));
             let stats = stats.as_json(sandbox.efforts()).map(|stats| ("stats", stats));
             let more = verified.into_iter().chain(stats).collect();
-            print(wanted.as_json(&overlay, overlay_format, &report, more).as_bytes())?;
+            print(wanted.as_json(&done, more).as_bytes())?;
         }
     }
     Ok(())
@@ -205,7 +204,7 @@ impl<'a> Rebase<'a> {
         pace: Pace,
         progress: &mut Progress<impl io::Write>,
         sandbox: &mut impl Sandbox,
-    ) -> Result<RebaseReport, Failure> {
+    ) -> Result<Done, Failure> {
         let layers = &self.chains.layers;
         let jobs = self.jobs(pace);
         let mut on_progress = |done, total| progress.update(done, total);
@@ -228,7 +227,8 @@ impl<'a> Rebase<'a> {
                 self.failure(error)
             });
         }
-        report_in(copying, || self.image(0))
+        let report = report_in(copying, || self.image(0))?;
+        Ok(Done { overlay: self.image(0), format: layers[0].summary.format, report })
     }
 
     /// The jobs that make up the rebase: all in one; or what the overlay shows before, copying, what it shows afterwards, and

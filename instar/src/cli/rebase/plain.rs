@@ -3,9 +3,9 @@
 
 use instar_abi::job::{RebaseJob, format, operation, rebase_flag};
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
-use instar_abi::report::{RebaseReport, error_kind};
+use instar_abi::report::error_kind;
 
-use super::wanted::Wanted;
+use super::wanted::{Done, Wanted};
 use super::{Pace, RebaseFailure, report_in};
 use crate::cli::error::Failure;
 use crate::cli::job::Devices;
@@ -13,10 +13,7 @@ use crate::cli::operand::OpenOperand;
 use crate::cli::sandbox::Sandbox;
 use crate::cli::stage::Stage;
 use crate::code::Code;
-use crate::files::driver;
-
-/// The format of the images that it works on.
-pub(super) const FORMAT: u32 = format::QCOW2;
+use crate::files::{ImageKeys, driver};
 
 /// Tries it; `None` if it has to be done in the ordinary way.
 ///
@@ -27,9 +24,10 @@ pub(super) fn attempt(
     wanted: &Wanted<'_>,
     pace: Pace,
     sandbox: &mut impl Sandbox,
-) -> Result<Option<RebaseReport>, Failure> {
+) -> Result<Option<Done>, Failure> {
     let is_known = wanted.format_name.is_none_or(|name| driver::number(name).is_some());
-    let may_be_plain = matches!(operand.format, format::PROBE | FORMAT) && operand.secrets.are_none();
+    let has_keys = operand.keys != ImageKeys::default() || !operand.secrets.are_none();
+    let may_be_plain = matches!(operand.format, format::PROBE | format::QCOW2) && !has_keys;
     if !wanted.is_unsafe || wanted.compresses || !is_known || !may_be_plain || wanted.check().is_err() {
         return Ok(None);
     }
@@ -42,7 +40,10 @@ pub(super) fn attempt(
         sandbox.run_apart(stage, DEFAULT_MEMORY_BYTES).map_err(|error| Failure::Sandbox { image: image(), error })?;
     let Some(answer) = answer else { return Ok(None) };
     match answer.error() {
-        None => report_in(Some(&answer), image).map(Some),
+        None => {
+            let report = report_in(Some(&answer), image)?;
+            Ok(Some(Done { overlay: image(), format: format::QCOW2, report }))
+        }
         Some(error) if error.kind == error_kind::NOT_PLAIN => Ok(None),
         Some(error) if error.kind == error_kind::STORAGE => {
             Err(Failure::Rebase(RebaseFailure::Write { code: error.code(Code::Io), text: error.text }))

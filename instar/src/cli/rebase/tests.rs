@@ -8,7 +8,7 @@ use crate::cli::hearsay::{Says, answer, layer};
 use crate::cli::sandbox::Answer;
 
 /// A rebase of `top`, which is based on `base`, onto `new`, which is based on `deep`.
-fn carried_out(answer: Answer) -> Result<RebaseReport, String> {
+fn carried_out(answer: Answer) -> Result<Done, String> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let layer = |name| layer(directory.path(), name);
     let layers = ["top", "base", "new", "deep"].map(layer).into();

@@ -24,6 +24,17 @@ pub(super) struct Wanted<'a> {
     pub(super) compresses: bool,
 }
 
+/// A rebase that is done.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    /// The overlay's name.
+    pub(super) overlay: Vec<u8>,
+    /// Its format, of [`instar_abi::job::format`].
+    pub(super) format: u32,
+    /// What it took.
+    pub(super) report: RebaseReport,
+}
+
 impl<'a> Wanted<'a> {
     /// What a command line asks for.
     pub(super) fn new(arguments: &'a RebaseArguments) -> Self {
@@ -74,16 +85,11 @@ impl<'a> Wanted<'a> {
         part
     }
 
-    /// The result as JSON: of an overlay with this name and format, with these members at the end.
-    pub(super) fn as_json(
-        &self,
-        overlay: &[u8],
-        overlay_format: u32,
-        report: &RebaseReport,
-        more: Vec<(&str, String)>,
-    ) -> String {
+    /// The result as JSON, with these members at the end.
+    pub(super) fn as_json(&self, done: &Done, more: Vec<(&str, String)>) -> String {
+        let Done { overlay, format, report } = done;
         let text = |bytes: &[u8]| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
-        let format = driver::name(overlay_format).unwrap_or("unknown");
+        let format = driver::name(*format).unwrap_or("unknown");
         let backing = match self.backing() {
             Some(name) => ("new_backing", text(name)),
             None => ("detached", "true".to_owned()),
