@@ -3,10 +3,14 @@
 use std::env;
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[path = "build/guests.rs"]
 mod guests;
+
+/// Set by docs.rs, which only renders documentation: it has no network, and of a package's sources only the package itself, without
+/// the guests. Files without content stand for their programs there; nothing that is built so can run a guest.
+const DOCS_ONLY_VARIABLE: &str = "DOCS_RS";
 
 const PROGRAMS: [&str; 4] = ["info", "commit", "rebase", "map"];
 
@@ -22,10 +26,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).display());
     }
     println!("cargo::rerun-if-changed=build/guests.rs");
+    println!("cargo::rerun-if-env-changed={DOCS_ONLY_VARIABLE}");
 
+    if env::var_os(DOCS_ONLY_VARIABLE).is_some() {
+        println!("cargo::warning={DOCS_ONLY_VARIABLE} is set: what is built has no guest programs and can do nothing");
+        for program in PROGRAMS {
+            fs::write(embedded(&out_dir, program), [])?;
+        }
+        return Ok(());
+    }
     let built = guests::build(&env::var("CARGO")?, &guests_dir, &out_dir.join("guests"), &PROGRAMS)?;
     for program in PROGRAMS {
-        fs::copy(built.join(program), out_dir.join(format!("{program}.bin")))?;
+        fs::copy(built.join(program), embedded(&out_dir, program))?;
     }
     Ok(())
+}
+
+/// Where `session` embeds a program from.
+fn embedded(out_dir: &Path, program: &str) -> PathBuf {
+    out_dir.join(format!("{program}.bin"))
 }

@@ -2,10 +2,13 @@
 //!
 //! Knows words only. Each error type of this program says itself which of these it is.
 
+use std::fmt;
 use std::io;
+use std::str::FromStr;
 
 /// What kind of failure it is. Names never change their meaning; new ones may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Code {
     /// The command line is not understood, or contradicts itself.
     Usage,
@@ -165,9 +168,45 @@ impl Code {
     }
 }
 
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCode> {
+        Self::all().find(|code| code.name() == name).ok_or(UnknownCode)
+    }
+}
+
+/// A text that is the name of no code, or of one that came later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCode;
+
+impl fmt::Display for UnknownCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this is the name of no code that is known here")
+    }
+}
+
+impl std::error::Error for UnknownCode {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_reads_as_its_code_and_nothing_else_does() {
+        for code in Code::all() {
+            assert_eq!(code.to_string().parse(), Ok(code));
+        }
+        for name in ["", "Usage", "usage ", "no-such-code"] {
+            assert_eq!(name.parse::<Code>(), Err(UnknownCode));
+        }
+    }
 
     #[test]
     fn every_code_has_its_own_entry_and_name() {

@@ -6,7 +6,8 @@ from .tools import GIB, KIB, MIB, TIB, run
 
 
 class Commit:
-    """One pair of images: how large, which clusters, what the overlay holds, what the base is and holds."""
+    """One pair of images: how large, which clusters, what the overlay holds, what the base is and holds. Ranges are given by a
+    function: a million of them take memory, and most are never needed."""
 
     images = ("base", "overlay.qcow2")
     copied_from = "overlay.qcow2"
@@ -21,12 +22,12 @@ class Commit:
         self.base_format = base_format
 
     def bytes(self):
-        return sum(length for _, length in self.ranges)
+        return sum(length for _, length in self.ranges())
 
     def build(self, folder, tools):
         self.build_base(folder, tools)
         create(folder, tools, "overlay.qcow2", self.disk_bytes, self.cluster_bytes, self.base_format)
-        write(folder, tools, "overlay.qcow2", self.ranges, 0x22)
+        write(folder, tools, "overlay.qcow2", self.ranges(), 0x22)
 
     def build_base(self, folder, tools):
         if self.base_format == "raw":
@@ -34,14 +35,14 @@ class Commit:
         else:
             create(folder, tools, "base", self.disk_bytes, self.cluster_bytes)
         if self.full_base:
-            write(folder, tools, "base", self.full_base, 0x11)
+            write(folder, tools, "base", self.full_base(), 0x11)
 
 
 class Packed(Commit):
     """A commit of an overlay whose clusters are compressed."""
 
     def __init__(self, title, disk_bytes, compression):
-        super().__init__(title, disk_bytes, 64 * KIB, [(0, disk_bytes)])
+        super().__init__(title, disk_bytes, 64 * KIB, whole(disk_bytes))
         self.compression = compression
 
     def build(self, folder, tools):
@@ -102,8 +103,17 @@ def text(number):
 
 def scattered(disk_bytes, piece_bytes, total_bytes):
     """Pieces at random places, in random order, the same for every run."""
-    places = random.Random(1).sample(range(disk_bytes // piece_bytes), total_bytes // piece_bytes)
-    return [(place * piece_bytes, piece_bytes) for place in places]
+
+    def pieces():
+        places = random.Random(1).sample(range(disk_bytes // piece_bytes), total_bytes // piece_bytes)
+        return [(place * piece_bytes, piece_bytes) for place in places]
+
+    return pieces
+
+
+def whole(length_bytes, start=0):
+    """One piece."""
+    return lambda: [(start, length_bytes)]
 
 
 def write_raw(folder, length_bytes, content):
@@ -136,22 +146,22 @@ def write(folder, tools, image, ranges, pattern):
 
 ONTO_NEW = ["-b", "new.qcow2", "-F", "qcow2"]
 SHAPES = {
-    "bulk": Commit("1 GiB in one piece into an empty base", GIB, 64 * KIB, [(0, GIB)]),
-    "raw-base": Commit("1 GiB in one piece into a raw base", GIB, 64 * KIB, [(0, GIB)], base_format="raw"),
-    "overwrite": Commit("1 GiB in one piece over a full base", GIB, 64 * KIB, [(0, GIB)], full_base=[(0, GIB)]),
+    "bulk": Commit("1 GiB in one piece into an empty base", GIB, 64 * KIB, whole(GIB)),
+    "raw-base": Commit("1 GiB in one piece into a raw base", GIB, 64 * KIB, whole(GIB), base_format="raw"),
+    "overwrite": Commit("1 GiB in one piece over a full base", GIB, 64 * KIB, whole(GIB), full_base=whole(GIB)),
     "fragmented": Commit(
         "256 MiB over a base in random order",
         GIB,
         64 * KIB,
-        [(256 * MIB, 256 * MIB)],
+        whole(256 * MIB, 256 * MIB),
         full_base=scattered(GIB, 64 * KIB, GIB),
     ),
     "scattered-64k": Commit("256 MiB in 64 KiB clusters, scattered", 4 * GIB, 64 * KIB, scattered(4 * GIB, 64 * KIB, 256 * MIB)),
     "scattered-4k": Commit("32 MiB in 4 KiB clusters, scattered", GIB, 4 * KIB, scattered(GIB, 4 * KIB, 32 * MIB)),
     "packed-zlib": Packed("512 MiB of text, packed with zlib", 512 * MIB, "zlib"),
     "packed-zstd": Packed("512 MiB of text, packed with zstd", 512 * MIB, "zstd"),
-    "small": Commit("1 MiB in a disk of 1 GiB", GIB, 64 * KIB, [(512 * MIB, MIB)]),
-    "small-16t": Commit("1 MiB in a disk of 16 TiB", 16 * TIB, 64 * KIB, [(9 * TIB, MIB)]),
+    "small": Commit("1 MiB in a disk of 1 GiB", GIB, 64 * KIB, whole(MIB, 512 * MIB)),
+    "small-16t": Commit("1 MiB in a disk of 16 TiB", 16 * TIB, 64 * KIB, whole(MIB, 9 * TIB)),
     "rebase-unsafe": Rebase("unsafe, a small overlay", GIB, None, None, ["-u", *ONTO_NEW]),
     "rebase-equal": Rebase("safe, 1 GiB reads the same", GIB, 0x11, 0x11, ONTO_NEW),
     "rebase-different": Rebase("safe, 1 GiB differs", GIB, 0x11, 0x33, ONTO_NEW),

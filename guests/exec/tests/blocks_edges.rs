@@ -5,7 +5,7 @@
 mod blocks_support;
 mod support;
 
-use blocks_support::{Blueprint, FORMATS, empty_blocks};
+use blocks_support::{Blueprint, FORMATS, empty_blocks, fixed_vpc};
 use instar_abi::job::{JobHeader, format, operation};
 use instar_abi::report::{InfoReport, ReportHeader, info_flag};
 use instar_abi::wire::Wire;
@@ -126,15 +126,38 @@ fn what_lies_behind_the_last_block_is_not_shown() {
 }
 
 #[test]
-fn a_qed_image_that_needs_a_check_is_told_as_dirty() {
-    for (features, is_dirty) in [(0, false), (2, true)] {
-        let mut image = empty_blocks(&blueprint(format::QED, DISK_BYTES));
+fn what_a_qed_image_says_of_itself_is_told() {
+    for (features, flags) in [
+        (0, 0),
+        (2, info_flag::DIRTY),
+        (1, info_flag::HAS_BACKING),
+        (5, info_flag::HAS_BACKING | info_flag::HAS_BACKING_FORMAT),
+    ] {
+        let mut image =
+            empty_blocks(&Blueprint { has_backing: features & 1 != 0, ..blueprint(format::QED, DISK_BYTES) });
         image[16] |= features;
         let mut bytes = job(&[format::QED], 0, 0);
         JobHeader { operation: operation::INFO, ..JobHeader::get(&bytes) }.put(&mut bytes);
         let mut report = vec![0; 1 << 16];
         instar_exec::info::run(&bytes, &mut MemoryStorage { devices: vec![image] }, &mut report);
         let info = InfoReport::get(&report[ReportHeader::SIZE_BYTES..]);
-        assert_eq!((info.format, info.flags & info_flag::DIRTY != 0), (format::QED, is_dirty));
+        assert_eq!((info.format, info.flags), (format::QED, flags), "features {features}");
     }
+}
+
+#[test]
+fn a_vpc_image_of_fixed_size_is_written_in_place_and_does_not_grow() {
+    let content: Vec<u8> = (0..64 * 512).map(|at| (at / 512) as u8 + 1).collect();
+    let size_bytes = content.len() as u64;
+    let formats = [QCOW2, format::VPC];
+    let mut storage = over(fixed_vpc(&content), size_bytes);
+    assert!(read(&mut storage, &formats, 1) == content);
+    write(&mut storage, &formats, 0, &[data(1000, 3000)]);
+    let shown = read(&mut storage, &formats, 0);
+    commit(&mut storage, &formats).expect("a sound image");
+    assert!(storage.devices[1] == fixed_vpc(&shown));
+    let mut storage = over(fixed_vpc(&content), 2 * size_bytes);
+    write(&mut storage, &formats, 0, &[data(size_bytes, 512)]);
+    assert_eq!(commit(&mut storage, &formats).expect_err("a disk that cannot grow"), "Operation not supported");
+    assert!(storage.devices[1] == fixed_vpc(&content));
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use instar_abi::job::{JobHeader, MapJob, format, operation};
+use instar_abi::job::{JobHeader, MapJob, RebaseJob, format, operation, rebase_flag};
 use instar_abi::report::{MapCell, MapReport, ReportHeader, outcome};
 use instar_abi::wire::Wire;
 use instar_exec::job::OPERATION_PART_OFFSET;
@@ -24,7 +24,11 @@ fn image(clusters: u64, has_backing: bool) -> Vec<u8> {
 
 /// The report and its cells, a row for each layer; nothing if the job failed.
 fn map(storage: &mut MemoryStorage, columns: u32) -> Option<(MapReport, Vec<Vec<MapCell>>)> {
-    let mut bytes = job(&FORMATS, 0, 0);
+    map_of(storage, &FORMATS, columns)
+}
+
+fn map_of(storage: &mut MemoryStorage, formats: &[u32], columns: u32) -> Option<(MapReport, Vec<Vec<MapCell>>)> {
+    let mut bytes = job(formats, 0, 0);
     bytes.truncate(OPERATION_PART_OFFSET);
     bytes.resize(OPERATION_PART_OFFSET + MapJob::SIZE_BYTES, 0);
     JobHeader { operation: operation::MAP, ..JobHeader::get(&bytes) }.put(&mut bytes);
@@ -128,4 +132,32 @@ fn disks_of_many_windows_are_drawn_to_their_end() {
         let held = places.iter().filter(|place| **place / GIB == column as u64).count() as u64;
         assert_eq!(cell.data_bytes, held * (64 << 10), "column {column}");
     }
+}
+
+#[test]
+fn packed_clusters_are_counted_apart() {
+    // An overlay that was detached with compression from a raw disk holds all of it packed.
+    let clusters = 40;
+    let mut storage =
+        MemoryStorage { devices: vec![image(clusters, true), vec![7; (clusters * CLUSTER_BYTES) as usize]] };
+    let mut bytes = job(&[format::QCOW2, format::RAW], 0, 0);
+    bytes.truncate(OPERATION_PART_OFFSET);
+    bytes.resize(OPERATION_PART_OFFSET + RebaseJob::SIZE_BYTES, 0);
+    JobHeader { operation: operation::REBASE, ..JobHeader::get(&bytes) }.put(&mut bytes);
+    let part = RebaseJob {
+        flags: rebase_flag::COMPRESS,
+        old_layers: 1,
+        join_layer: 2,
+        name_length_bytes: 0,
+        name: [0; 1024],
+        format_name: [0; 16],
+    };
+    part.put(&mut bytes[OPERATION_PART_OFFSET..]);
+    let mut report = vec![0; 1 << 16];
+    instar_exec::rebase::run(&bytes, &mut storage, &mut report);
+    assert_eq!(ReportHeader::get(&report).outcome, outcome::DONE);
+    let (_, rows) = map_of(&mut storage, &[format::QCOW2], 4).expect("a map");
+    let packed: Vec<u64> = rows[0].iter().map(|cell| cell.compressed_bytes).collect();
+    assert_eq!(packed, [10 * CLUSTER_BYTES; 4]);
+    assert!(rows[0].iter().all(|cell| (cell.data_bytes, cell.zero_bytes) == (0, 0)));
 }

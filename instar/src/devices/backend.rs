@@ -11,6 +11,7 @@ use vm_memory::VolatileSlice;
 
 use super::direct::{Bounce, DirectFile};
 use super::file_system;
+use super::holes::Holes;
 use super::rehearsal::{Effects, Rehearsal};
 use crate::vm::volatile_io;
 
@@ -45,6 +46,8 @@ pub struct Backend<'a> {
     writable: bool,
     block_device: bool,
     kernel_copies: bool,
+    in_memory: bool,
+    holes: Holes,
     identity: (u64, u64),
     /// Length when it was opened.
     opened_bytes: u64,
@@ -67,7 +70,7 @@ impl<'a> Backend<'a> {
         // A block device states its length only this way.
         let length_bytes = rustix::fs::seek(file, SeekFrom::End(0))?;
         let identity = if block_device { (status.st_rdev, 0) } else { (status.st_dev, status.st_ino) };
-        let kernel_copies = !block_device && file_system::copies(file);
+        let kind = if block_device { file_system::Kind::default() } else { file_system::Kind::of(file) };
         Ok(Self {
             file,
             direct: None,
@@ -77,7 +80,9 @@ impl<'a> Backend<'a> {
             rehearsal: None,
             writable,
             block_device,
-            kernel_copies,
+            kernel_copies: kind.copies,
+            in_memory: kind.is_memory,
+            holes: Holes::default(),
             identity,
             opened_bytes: length_bytes,
             length_bytes: AtomicU64::new(length_bytes),
@@ -92,10 +97,11 @@ impl<'a> Backend<'a> {
         self
     }
 
-    /// Lets long runs be written past the page cache, through `bulk`: the same file, opened with `O_DIRECT`.
+    /// Lets long runs be written past the page cache, through `bulk`: the same file, opened with `O_DIRECT`. Of no use where
+    /// the page cache is all there is.
     #[must_use]
     pub fn bulk(mut self, bulk: Option<&'a File>) -> Self {
-        self.bulk = bulk;
+        self.bulk = bulk.filter(|_| !self.in_memory);
         self
     }
 
@@ -198,31 +204,11 @@ impl<'a> Backend<'a> {
         })
     }
 
-    /// Where at or after `offset` the next bytes lie that the file system keeps: in front of them everything reads as zeros.
-    /// `u64::MAX` if there are none.
-    pub(super) fn next_data(&self, offset: u64) -> u64 {
-        self.seek(offset, SeekFrom::Data(offset)).unwrap_or(u64::MAX)
-    }
-
-    /// Where after `offset`, at which there is data, the next hole begins, at the latest at the end of the file.
-    pub(super) fn next_hole(&self, offset: u64) -> u64 {
-        self.seek(offset, SeekFrom::Hole(offset)).unwrap_or(u64::MAX)
-    }
-
-    /// `None` where nothing of the kind follows. Where the system cannot tell, there is nothing but data.
-    fn seek(&self, offset: u64, to: SeekFrom) -> Option<u64> {
-        if self.rehearsal.is_some() {
-            // What has been rehearsed is not in the file.
-            return matches!(to, SeekFrom::Data(_)).then_some(offset);
-        }
-        match rustix::fs::seek(self.file, to) {
-            Ok(found) => Some(found.max(offset)),
-            Err(rustix::io::Errno::NXIO) => None,
-            Err(_) => match to {
-                SeekFrom::Data(_) => Some(offset),
-                _ => None,
-            },
-        }
+    /// Where at or after `offset` the next bytes lie that the file system keeps, and where they end: in front of them
+    /// everything reads as zeros. `None` if there are none.
+    pub(super) fn next_data(&self, offset: u64) -> Option<(u64, u64)> {
+        // What has been rehearsed is not in the file.
+        if self.rehearsal.is_some() { Some((offset, u64::MAX)) } else { self.holes.next_data(self.file, offset) }
     }
 
     /// Writes all bytes; somebody else notes that the file has grown.

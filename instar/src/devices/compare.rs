@@ -129,8 +129,7 @@ impl Side {
         }
         let [start, data, end] = self.known;
         if !(start..end).contains(&offset) {
-            let data = backend.next_data(offset);
-            let end = if data == u64::MAX { data } else { backend.next_hole(data) };
+            let (data, end) = backend.next_data(offset).unwrap_or((u64::MAX, u64::MAX));
             self.known = [offset, data, end];
         } else if offset >= data {
             return false;

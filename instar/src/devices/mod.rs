@@ -11,6 +11,7 @@ mod counters;
 mod direct;
 mod executor;
 mod file_system;
+mod holes;
 mod pace;
 mod rehearsal;
 mod request;

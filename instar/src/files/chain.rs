@@ -21,7 +21,7 @@ pub const MAX_LAYERS: usize = 200;
 /// What the sandbox says about one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// One of [`format`], never [`format::PROBE`].
+    /// One of [`mod@format`], never [`format::PROBE`].
     pub format: u32,
     /// Bits of [`info_flag`].
     pub flags: u32,
@@ -57,7 +57,7 @@ pub trait Inspect {
     /// What can go wrong with the sandbox itself.
     type Error;
 
-    /// Inspects an open image. `format` is one of [`format`].
+    /// Inspects an open image. `format` is one of [`mod@format`].
     ///
     /// # Errors
     /// What is wrong with the image, or with the sandbox.

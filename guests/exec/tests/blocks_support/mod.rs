@@ -86,18 +86,29 @@ fn vdi(blueprint: &Blueprint) -> Vec<u8> {
     bytes
 }
 
+/// The footer of a vpc image, which says where its header is: nowhere in one of fixed size.
+fn vpc_footer(size_bytes: u64, kind: u32, header_offset: u64) -> Vec<u8> {
+    let mut footer = vec![0; 512];
+    put(&mut footer, 0, b"conectix");
+    put(&mut footer, 16, &header_offset.to_be_bytes());
+    put(&mut footer, 28, b"win ");
+    put(&mut footer, 48, &size_bytes.to_be_bytes());
+    put(&mut footer, 60, &kind.to_be_bytes());
+    let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
+    put(&mut footer, 64, &(!sum).to_be_bytes());
+    footer
+}
+
+/// A vpc image of fixed size that holds these bytes.
+pub(crate) fn fixed_vpc(bytes: &[u8]) -> Vec<u8> {
+    [bytes, &vpc_footer(bytes.len() as u64, 2, u64::MAX)].concat()
+}
+
 fn vpc(blueprint: &Blueprint) -> Vec<u8> {
     let block = 1_u32 << blueprint.block_bits;
     let blocks = blueprint.size_bytes.div_ceil(block.into()) as u32;
     let table_bytes = (4 * blocks as usize).next_multiple_of(512);
-    let mut footer = vec![0; 512];
-    put(&mut footer, 0, b"conectix");
-    put(&mut footer, 16, &512_u64.to_be_bytes());
-    put(&mut footer, 28, b"win ");
-    put(&mut footer, 48, &blueprint.size_bytes.to_be_bytes());
-    put(&mut footer, 60, &3_u32.to_be_bytes());
-    let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
-    put(&mut footer, 64, &(!sum).to_be_bytes());
+    let footer = vpc_footer(blueprint.size_bytes, 3, 512);
     let mut bytes = footer.clone();
     bytes.resize(1536, 0);
     put(&mut bytes, 512, b"cxsparse");
