@@ -114,7 +114,9 @@ fn what_the_old_chain_shows_and_the_new_one_does_not_is_told_apart() {
     let mut new: Vec<_> = new.iter().map(|item| item.digest).collect();
     let mut old: Vec<_> = old.iter().map(|item| item.digest).collect();
     let count = old.len();
-    (old.sort_unstable(), new.sort_unstable());
-    (old.dedup(), new.dedup());
+    for digests in [&mut old, &mut new] {
+        digests.sort_unstable();
+        digests.dedup();
+    }
     assert_eq!((old.len(), new.len()), (count, 2));
 }
