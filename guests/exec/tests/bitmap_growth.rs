@@ -77,6 +77,15 @@ fn has_bit(image: &[u8], bitmap: &Bitmap, offset: u64) -> bool {
 }
 
 fn chain() -> MemoryStorage {
+    chain_with(&[
+        ("fine", FLAG_AUTO, 9),
+        ("off", 0, 9),
+        ("lost", FLAG_AUTO | FLAG_IN_USE, 9),
+        ("coarse", FLAG_AUTO, 16),
+    ])
+}
+
+fn chain_with(granularities: &[(&str, u32, u8)]) -> MemoryStorage {
     let shape = |size_bytes, has_backing| Shape {
         version: 3,
         cluster_bits: 9,
@@ -86,9 +95,7 @@ fn chain() -> MemoryStorage {
         has_backing,
     };
     let mut base = empty_image(&shape(OLD_BYTES, false));
-    let granularities =
-        [("fine", FLAG_AUTO, 9), ("off", 0, 9), ("lost", FLAG_AUTO | FLAG_IN_USE, 9), ("coarse", FLAG_AUTO, 16)];
-    add_bitmaps(&mut base, &granularities);
+    add_bitmaps(&mut base, granularities);
     let overlay = Shape { cluster_bits: 12, ..shape(NEW_BYTES, true) };
     let mut storage = MemoryStorage { devices: vec![empty_image(&overlay), base, vec![0x5a; 8192]] };
     let extents = WRITTEN.map(|(guest_offset, length_bytes)| Extent {
@@ -118,6 +125,24 @@ fn tables_follow_the_disk_and_bits_follow_the_writes() {
         }
     }
     assert!(!has_bit(image, &found[0], 3 << 20), "what was not written has no bit");
+    // The overlay holds whole clusters of 4 KiB.
+    for (offset, is_set) in [(97_792, false), (98_304, true), (105_984, true), (106_496, false)] {
+        assert_eq!(has_bit(image, &found[0], offset), is_set, "{offset}");
+    }
+    assert_eq!(commit(&mut storage, &FORMATS).unwrap().bytes_committed, 0, "the census agrees");
+}
+
+#[test]
+fn a_directory_of_several_clusters_moves_whole() {
+    let names: Vec<String> = (0..40).map(|number| format!("bitmap number {number}")).collect();
+    let wanted: Vec<_> = names.iter().map(|name| (name.as_str(), FLAG_AUTO, 9)).collect();
+    let mut storage = chain_with(&wanted);
+    let before = read(&mut storage, &FORMATS, 0);
+    commit(&mut storage, &FORMATS).unwrap();
+    assert!(read(&mut storage, &FORMATS, 1) == before);
+    let found = bitmaps(&storage.devices[1]);
+    assert!(found.iter().map(|bitmap| bitmap.name.as_slice()).eq(names.iter().map(String::as_bytes)));
+    assert!(found.iter().all(|bitmap| bitmap.table_entries == 3 && has_bit(&storage.devices[1], bitmap, 100_352)));
     assert_eq!(commit(&mut storage, &FORMATS).unwrap().bytes_committed, 0, "the census agrees");
 }
 

@@ -153,3 +153,57 @@ fn emptying_leaves_no_refcount_and_no_unknown_bit() {
         }
     }
 }
+
+/// Gives the base a snapshot of what it holds; where its L1 table and the snapshot table lie, in clusters.
+fn add_snapshot(image: &mut Vec<u8>) -> (usize, usize) {
+    let l1_cluster = image.len().div_ceil(CLUSTER_BYTES);
+    image.resize((l1_cluster + 2) * CLUSTER_BYTES, 0);
+    let (active, table) = (l1(image), l2(image));
+    let data = [word(image, table), word(image, table + 8)].map(offset_in);
+    // What both share has two references, and says so.
+    put(image, active, table as u64);
+    put(image, table, data[0] as u64);
+    put(image, table + 8, data[1] as u64);
+    for offset in [table, data[0], data[1]] {
+        set_refcount(image, offset / CLUSTER_BYTES, 2);
+    }
+    let place = l1_cluster * CLUSTER_BYTES;
+    put(image, place, table as u64);
+    let entry = place + CLUSTER_BYTES;
+    put(image, entry, place as u64);
+    let l1_entries: [u8; 4] = image[36..40].try_into().expect("four bytes");
+    image[entry + 8..entry + 12].copy_from_slice(&l1_entries);
+    image[entry + 12..entry + 16].copy_from_slice(&[0, 1, 0, 1]);
+    image[entry + 39] = 16;
+    put(image, entry + 48, DISK_BYTES);
+    image[entry + 56..entry + 58].copy_from_slice(b"1s");
+    image[60..64].copy_from_slice(&1_u32.to_be_bytes());
+    put(image, 64, entry as u64);
+    for cluster in [l1_cluster, l1_cluster + 1] {
+        set_refcount(image, cluster, 1);
+    }
+    (l1_cluster, l1_cluster + 1)
+}
+
+#[test]
+fn what_belongs_to_a_snapshot_has_a_refcount_and_stays() {
+    let mut storage = chain();
+    write(&mut storage, &FORMATS, 0, &[data(512, 512)]);
+    let (l1_cluster, _) = add_snapshot(&mut storage.devices[1]);
+    let of_snapshot = |image: &[u8]| {
+        let table = offset_in(word(image, l1_cluster * CLUSTER_BYTES));
+        [table, table + 8].map(|entry| image[offset_in(word(image, entry))..][..CLUSTER_BYTES].to_vec())
+    };
+    let (before, shown) = (of_snapshot(&storage.devices[1]), read(&mut storage, &FORMATS, 0));
+    commit(&mut storage, &FORMATS).expect("a sound base");
+    assert!(read(&mut storage, &FORMATS, 1) == shown);
+    assert!(of_snapshot(&storage.devices[1]) == before, "the snapshot shows something else");
+
+    for (part, what) in [(0, "snapshot L1 table"), (1, "snapshot table")] {
+        let text = refusal(|image| {
+            let clusters = add_snapshot(image);
+            set_refcount(image, if part == 0 { clusters.0 } else { clusters.1 }, 0);
+        });
+        assert!(text.contains(what) && text.contains("refcount 0"), "{text}");
+    }
+}

@@ -57,3 +57,31 @@ fn version_2_grows_over_a_longer_backing_within_its_last_cluster_only() {
         assert!(read(&mut storage, &formats, 0) == before, "{size_bytes}");
     }
 }
+
+#[test]
+fn what_lies_below_a_short_base_stays_hidden_over_many_tables() {
+    const LONG: u64 = 48 << 20;
+    let below = empty_image(&shape(3, 16, LONG, false));
+    let base = empty_image(&shape(3, 9, 1 << 20, true));
+    let overlay = empty_image(&shape(3, 16, LONG, true));
+    let mut storage = MemoryStorage { devices: vec![overlay, base, below, vec![0xaa; LONG as usize]] };
+    let formats = [QCOW2, QCOW2, QCOW2];
+    let source = Source::Data { device: 3, host_offset: 0 };
+    write(&mut storage, &formats, 2, &[Extent { guest_offset: 0, length_bytes: LONG, source }]);
+    write(&mut storage, &formats, 0, &[Extent { guest_offset: LONG - 4096, length_bytes: 4096, source }]);
+    let before = read(&mut storage, &formats, 0);
+    commit(&mut storage, &formats).unwrap();
+    assert!(read(&mut storage, &formats, 0) == before, "the overlay shows something else");
+    assert!(read(&mut storage, &formats, 1) == before, "the base shows something else");
+}
+
+#[test]
+fn a_disk_has_no_larger_l1_table_than_32_mib() {
+    // In clusters of 512 bytes each entry stands for 32 KiB, and there may be 4 Mi of them.
+    let base = empty_image(&shape(3, 9, 1 << 20, false));
+    let overlay = empty_image(&shape(3, 16, (128 << 30) + 512, true));
+    let mut storage = MemoryStorage { devices: vec![overlay, base] };
+    let before = storage.devices.clone();
+    assert_eq!(commit(&mut storage, &[QCOW2, QCOW2]).unwrap_err(), "Operation not supported");
+    assert!(storage.devices == before);
+}

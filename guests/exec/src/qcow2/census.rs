@@ -185,3 +185,24 @@ impl Walk<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn clusters_are_marked_and_unmarked_one_by_one() {
+        let mut census = Census { used: vec![0; 3], file_clusters: 150 };
+        for cluster in [0, 1, 63, 64, 65, 149] {
+            assert!(!census.mark(cluster) && census.mark(cluster), "{cluster}");
+        }
+        census.unmark(64);
+        census.unmark(1);
+        let used: Vec<u64> = (0..160).filter(|cluster| census.is_used(*cluster)).collect();
+        assert_eq!(used, [0, 63, 65, 149]);
+        // Behind the end of the file nothing is counted.
+        assert!(!census.mark(150) && !census.mark(150) && !census.is_used(150));
+        census.unmark(5000);
+    }
+}
