@@ -44,8 +44,13 @@ fn offset_in(entry: u64) -> usize {
     (entry & 0x00ff_ffff_ffff_fe00) as usize
 }
 
+/// The cluster size of an image, in bytes.
+fn size_of(image: &[u8]) -> usize {
+    1 << image[23]
+}
+
 fn set_refcount(image: &mut [u8], cluster: usize, count: u16) {
-    let place = REFCOUNT_BLOCK * CLUSTER_BYTES + 2 * cluster;
+    let place = REFCOUNT_BLOCK * size_of(image) + 2 * cluster;
     image[place..place + 2].copy_from_slice(&count.to_be_bytes());
 }
 
@@ -154,28 +159,30 @@ fn emptying_leaves_no_refcount_and_no_unknown_bit() {
     }
 }
 
-/// Gives the base a snapshot of what it holds; where its L1 table and the snapshot table lie, in clusters.
-fn add_snapshot(image: &mut Vec<u8>) -> (usize, usize) {
-    let l1_cluster = image.len().div_ceil(CLUSTER_BYTES);
-    image.resize((l1_cluster + 2) * CLUSTER_BYTES, 0);
-    let (active, table) = (l1(image), l2(image));
-    let data = [word(image, table), word(image, table + 8)].map(offset_in);
+/// Gives the base a snapshot of the clusters that it holds; where its L1 table and the snapshot table lie, in clusters.
+fn add_snapshot(image: &mut Vec<u8>, held: &[usize]) -> (usize, usize) {
+    let size = size_of(image);
+    let l1_cluster = image.len().div_ceil(size);
+    image.resize((l1_cluster + 2) * size, 0);
     // What both share has two references, and says so.
+    let (active, table) = (l1(image), l2(image));
     put(image, active, table as u64);
-    put(image, table, data[0] as u64);
-    put(image, table + 8, data[1] as u64);
-    for offset in [table, data[0], data[1]] {
-        set_refcount(image, offset / CLUSTER_BYTES, 2);
+    set_refcount(image, table / size, 2);
+    for index in held {
+        let data = offset_in(word(image, table + 8 * index));
+        put(image, table + 8 * index, data as u64);
+        set_refcount(image, data / size, 2);
     }
-    let place = l1_cluster * CLUSTER_BYTES;
+    let place = l1_cluster * size;
     put(image, place, table as u64);
-    let entry = place + CLUSTER_BYTES;
+    let entry = place + size;
     put(image, entry, place as u64);
     let l1_entries: [u8; 4] = image[36..40].try_into().expect("four bytes");
     image[entry + 8..entry + 12].copy_from_slice(&l1_entries);
     image[entry + 12..entry + 16].copy_from_slice(&[0, 1, 0, 1]);
     image[entry + 39] = 16;
-    put(image, entry + 48, DISK_BYTES);
+    let disk_bytes = word(image, 24);
+    put(image, entry + 48, disk_bytes);
     image[entry + 56..entry + 58].copy_from_slice(b"1s");
     image[60..64].copy_from_slice(&1_u32.to_be_bytes());
     put(image, 64, entry as u64);
@@ -189,7 +196,7 @@ fn add_snapshot(image: &mut Vec<u8>) -> (usize, usize) {
 fn what_belongs_to_a_snapshot_has_a_refcount_and_stays() {
     let mut storage = chain();
     write(&mut storage, &FORMATS, 0, &[data(512, 512)]);
-    let (l1_cluster, _) = add_snapshot(&mut storage.devices[1]);
+    let (l1_cluster, _) = add_snapshot(&mut storage.devices[1], &[0, 1]);
     let of_snapshot = |image: &[u8]| {
         let table = offset_in(word(image, l1_cluster * CLUSTER_BYTES));
         [table, table + 8].map(|entry| image[offset_in(word(image, entry))..][..CLUSTER_BYTES].to_vec())
@@ -201,9 +208,29 @@ fn what_belongs_to_a_snapshot_has_a_refcount_and_stays() {
 
     for (part, what) in [(0, "snapshot L1 table"), (1, "snapshot table")] {
         let text = refusal(|image| {
-            let clusters = add_snapshot(image);
+            let clusters = add_snapshot(image, &[0, 1]);
             set_refcount(image, if part == 0 { clusters.0 } else { clusters.1 }, 0);
         });
         assert!(text.contains(what) && text.contains("refcount 0"), "{text}");
     }
+}
+
+#[test]
+fn a_long_table_that_is_shared_is_copied_whole() {
+    // Tables of 128 KiB are read in two parts; the last entry lies in the second one.
+    let (size, last) = (128_u64 << 10, 12_000);
+    let shape = |has_backing| Shape { cluster_bits: 17, size_bytes: 2 << 30, ..shape(has_backing) };
+    let devices = vec![empty_image(&shape(true)), empty_image(&shape(false)), vec![0x5a; size as usize]];
+    let mut storage = MemoryStorage { devices };
+    write(&mut storage, &FORMATS, 1, &[data(0, size), data(last * size, size)]);
+    write(&mut storage, &FORMATS, 0, &[data(0, size)]);
+    add_snapshot(&mut storage.devices[1], &[0, last as usize]);
+    let shared = l2(&storage.devices[1]);
+    let kept = word(&storage.devices[1], shared + 8 * last as usize);
+    commit(&mut storage, &FORMATS).expect("a sound base");
+    let image = &storage.devices[1];
+    let own = l2(image);
+    assert_ne!(own, shared);
+    assert_eq!(offset_in(word(image, own + 8 * last as usize)), offset_in(kept));
+    assert_ne!(offset_in(word(image, own)), offset_in(word(image, shared)));
 }
