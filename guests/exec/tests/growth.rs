@@ -60,15 +60,16 @@ fn version_2_grows_over_a_longer_backing_within_its_last_cluster_only() {
 
 #[test]
 fn what_lies_below_a_short_base_stays_hidden_over_many_tables() {
-    const LONG: u64 = 48 << 20;
-    let below = empty_image(&shape(3, 16, LONG, false));
+    let bytes = vec![0xaa; 48 << 20];
+    let long = bytes.len() as u64;
+    let below = empty_image(&shape(3, 16, long, false));
     let base = empty_image(&shape(3, 9, 1 << 20, true));
-    let overlay = empty_image(&shape(3, 16, LONG, true));
-    let mut storage = MemoryStorage { devices: vec![overlay, base, below, vec![0xaa; LONG as usize]] };
+    let overlay = empty_image(&shape(3, 16, long, true));
+    let mut storage = MemoryStorage { devices: vec![overlay, base, below, bytes] };
     let formats = [QCOW2, QCOW2, QCOW2];
     let source = Source::Data { device: 3, host_offset: 0 };
-    write(&mut storage, &formats, 2, &[Extent { guest_offset: 0, length_bytes: LONG, source }]);
-    write(&mut storage, &formats, 0, &[Extent { guest_offset: LONG - 4096, length_bytes: 4096, source }]);
+    write(&mut storage, &formats, 2, &[Extent { guest_offset: 0, length_bytes: long, source }]);
+    write(&mut storage, &formats, 0, &[Extent { guest_offset: long - 4096, length_bytes: 4096, source }]);
     let before = read(&mut storage, &formats, 0);
     commit(&mut storage, &formats).unwrap();
     assert!(read(&mut storage, &formats, 0) == before, "the overlay shows something else");
