@@ -167,7 +167,7 @@ mod tests {
             prefix_bytes: 0,
             alignment_bytes: 512,
             end_bytes: 0,
-            areas: Vec::from([0..512]),
+            areas: core::iter::once(0..512).collect(),
         }
     }
 
