@@ -50,7 +50,7 @@ fn bitmaps_have_512_mib_at_most() {
     let bitmap =
         Bitmap { table_offset: 0x4_0000, table_entries: 1, flags: 0, granularity_bits: 9, name: b"b".to_vec() };
     // What one cluster of bits stands for.
-    let span = |cluster_bits: u32| 512 * 8 << cluster_bits;
+    let span = |cluster_bits: u32| (512 * 8) << cluster_bits;
     assert_eq!(bitmap.table_entries_for(span(21), 21), Some(1));
     assert_eq!(bitmap.table_entries_for(span(21) + 512, 21), Some(2));
     assert_eq!(bitmap.table_entries_for(256 * span(21), 21), Some(256));
