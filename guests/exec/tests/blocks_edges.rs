@@ -161,3 +161,14 @@ fn a_vpc_image_of_fixed_size_is_written_in_place_and_does_not_grow() {
     assert_eq!(commit(&mut storage, &formats).expect_err("a disk that cannot grow"), "Operation not supported");
     assert!(storage.devices[1] == fixed_vpc(&content));
 }
+
+#[test]
+fn a_growing_vpc_image_gets_longer_by_its_blocks() {
+    let formats = [QCOW2, format::VPC];
+    let mut storage = over(empty_blocks(&blueprint(format::VPC, DISK_BYTES)), DISK_BYTES);
+    let empty = storage.devices[1].len();
+    write(&mut storage, &formats, 0, &[data(0, 512), data(9 * BLOCK_BYTES, 512)]);
+    commit(&mut storage, &formats).expect("a sound image");
+    // Before each block lies a sector that says which of its sectors are there.
+    assert_eq!(storage.devices[1].len(), empty + 2 * (BLOCK_BYTES as usize + 512));
+}

@@ -115,3 +115,15 @@ fn an_emptied_image_is_as_long_as_a_new_one() {
         assert!(read(&mut storage, &formats, 0) == shown);
     }
 }
+
+#[test]
+fn grains_lie_behind_the_first_megabytes_as_well() {
+    let large = Sparse { sectors: 48 << 11, grain_sectors: 128, table_entries: 512, ..shape(false) };
+    let devices = vec![sparse(&large), Vec::new(), vec![0x5a; 24 << 20]];
+    let mut storage = MemoryStorage { devices };
+    write(&mut storage, &[format::VMDK], 0, &[data(1 << 20, 20 << 20)]);
+    storage.devices.truncate(1);
+    let content = read(&mut storage, &[format::VMDK], 0);
+    let wanted = |at: usize| if (1 << 20..21 << 20).contains(&at) { 0x5a } else { 0 };
+    assert!(content.iter().enumerate().all(|(at, byte)| *byte == wanted(at)));
+}
