@@ -234,3 +234,22 @@ fn a_long_table_that_is_shared_is_copied_whole() {
     assert_eq!(offset_in(word(image, own + 8 * last as usize)), offset_in(kept));
     assert_ne!(offset_in(word(image, own)), offset_in(word(image, shared)));
 }
+
+#[test]
+fn a_new_long_table_leaves_its_neighbours_alone() {
+    // A table of 128 KiB stands for 2 GiB, and is kept in two parts; before the new one lies a cluster of data.
+    let size = 128_u64 << 10;
+    let shape = |has_backing| Shape { cluster_bits: 17, size_bytes: 4 << 30, ..shape(has_backing) };
+    let devices = vec![empty_image(&shape(true)), empty_image(&shape(false)), vec![0x5a; size as usize]];
+    let mut storage = MemoryStorage { devices };
+    write(&mut storage, &FORMATS, 1, &[data(0, size)]);
+    write(&mut storage, &FORMATS, 0, &[data(2 << 30, size)]);
+    let before = storage.devices[1].clone();
+    commit(&mut storage, &FORMATS).expect("a sound base");
+    let image = &storage.devices[1];
+    let first = offset_in(word(image, l2(image)));
+    assert!(image[first..first + size as usize].iter().all(|byte| *byte == 0x5a));
+    let second = offset_in(word(image, l1(image) + 8));
+    assert!(second >= before.len(), "the table lies behind everything else");
+    assert_ne!(offset_in(word(image, second)), 0);
+}
