@@ -32,12 +32,16 @@ fn data(guest_offset: u64, length_bytes: u64) -> Extent {
     Extent { guest_offset, length_bytes, source: Source::Data { device: 2, host_offset: 0 } }
 }
 
-/// A qcow2 overlay that holds a sector, on a vmdk image that holds a grain.
+/// A qcow2 overlay that holds a sector, on a vmdk image that holds the first bytes.
 fn chain(redundant: bool) -> MemoryStorage {
+    chain_on(&shape(redundant))
+}
+
+fn chain_on(base: &Sparse) -> MemoryStorage {
     let size_bytes = SECTORS * 512;
     let overlay =
         Shape { version: 3, cluster_bits: 9, refcount_order: 4, extended_l2: false, size_bytes, has_backing: true };
-    let devices = vec![empty_image(&overlay), sparse(&shape(redundant)), vec![0x5a; 1 << 16]];
+    let devices = vec![empty_image(&overlay), sparse(base), vec![0x5a; 1 << 16]];
     let mut storage = MemoryStorage { devices };
     write(&mut storage, &FORMATS, 1, &[data(0, 4096)]);
     write(&mut storage, &FORMATS, 0, &[data(100_000, 512)]);
@@ -62,7 +66,10 @@ fn directory(image: &[u8]) -> u64 {
 }
 
 fn refusal(damage: impl Fn(&mut Vec<u8>)) -> String {
-    let mut storage = chain(false);
+    refusal_of(chain(false), damage)
+}
+
+fn refusal_of(mut storage: MemoryStorage, damage: impl Fn(&mut Vec<u8>)) -> String {
     damage(&mut storage.devices[1]);
     let before = storage.devices.clone();
     let text = commit(&mut storage, &FORMATS).expect_err("a damaged base");
@@ -72,20 +79,26 @@ fn refusal(damage: impl Fn(&mut Vec<u8>)) -> String {
 
 #[test]
 fn no_grain_lies_on_metadata() {
-    for what in ["the header", "the descriptor", "the grain directory", "a grain table"] {
-        let text = refusal(|image| {
-            let table = u64::from(entry(image, directory(image))) * 512;
+    // Grains of one sector touch one thing each.
+    let base = Sparse { grain_sectors: 1, ..shape(false) };
+    for what in ["the descriptor", "the grain directory", "a grain table"] {
+        let text = refusal_of(chain_on(&base), |image| {
+            let table = entry(image, directory(image));
             let sector = match what {
-                "the header" => 0,
-                "the descriptor" => 1,
+                "the descriptor" => 2,
                 "the grain directory" => field(image, 56) as u32,
-                _ => (table / 512) as u32 + 1,
+                _ => table,
             };
-            // A grain that begins seven sectors before touches what is meant with its last one.
-            set_entry(image, table + 4 * 5, sector.saturating_sub(7).max(2));
+            set_entry(image, u64::from(table) * 512 + 4 * 15, sector);
         });
         assert!(text.contains("overlaps metadata"), "{what}: {text}");
     }
+    // A longer one touches what it begins before.
+    let text = refusal(|image| {
+        let table = entry(image, directory(image));
+        set_entry(image, u64::from(table) * 512 + 4 * 5, 2);
+    });
+    assert!(text.contains("overlaps metadata"), "{text}");
 }
 
 #[test]
