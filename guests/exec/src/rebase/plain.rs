@@ -1,6 +1,7 @@
 //! The rebase that is tried before anybody has looked at the image: a new backing name in the header of a qcow2 image that
 //! needs nothing else. Saves a sandbox where that is all there is to do, which is nearly always.
 
+use alloc::string::String;
 use alloc::vec;
 
 use instar_abi::job::format;
@@ -21,12 +22,12 @@ use crate::storage::{DeviceId, Storage};
 ///
 /// # Errors
 /// [`error_kind::NOT_PLAIN`] if there is more to it, or anything to object: whoever knows more says what. If the device
-/// refuses to be written.
+/// refuses.
 pub(super) fn rebase(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) -> Result<()> {
     let (device, image_format) = image_device(job, 0)?;
     let is_qcow2 = match image_format {
         format::QCOW2 => true,
-        format::PROBE => looks_like_qcow2(storage, device),
+        format::PROBE => looks_like_qcow2(storage, device).map_err(unread)?,
         _ => false,
     };
     if !is_qcow2 || !order.is_unsafe {
@@ -38,12 +39,21 @@ pub(super) fn rebase(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) ->
         }
         plan_header(header, &order.backing()).map_err(|_| not_plain())
     };
-    HeaderChange::plan(storage, 0, device, wanted).map_err(|_| not_plain())?.write(storage)
+    HeaderChange::plan(storage, 0, device, wanted).map_err(unread)?.write(storage)
 }
 
-fn looks_like_qcow2(storage: &mut dyn Storage, device: DeviceId) -> bool {
+fn looks_like_qcow2(storage: &mut dyn Storage, device: DeviceId) -> Result<bool> {
     let mut start = vec![0; PROBE_BYTES];
-    storage.read(device, 0, &mut start).is_ok() && probe(&start) == Format::Qcow2
+    storage.read(device, 0, &mut start).map_err(|error| Failure::storage(0, error))?;
+    Ok(probe(&start) == Format::Qcow2)
+}
+
+/// What keeps the image from being changed: that it cannot be read is told at once, everything else by whoever looks at it.
+fn unread(failure: Failure) -> Failure {
+    match failure.kind {
+        error_kind::STORAGE => Failure { kind: error_kind::OPEN, text: String::new(), ..failure },
+        _ => not_plain(),
+    }
 }
 
 fn not_plain() -> Failure {

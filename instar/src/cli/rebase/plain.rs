@@ -13,12 +13,12 @@ use crate::cli::operand::OpenOperand;
 use crate::cli::sandbox::Sandbox;
 use crate::cli::stage::Stage;
 use crate::code::Code;
-use crate::files::{ImageKeys, driver};
+use crate::files::{ImageKeys, OpenError, driver};
 
 /// Tries it; `None` if it has to be done in the ordinary way.
 ///
 /// # Errors
-/// If the sandbox stopped, or the header could not be written.
+/// If the sandbox stopped, or the header could not be read or written.
 pub(super) fn attempt(
     operand: &OpenOperand,
     wanted: &Wanted<'_>,
@@ -45,6 +45,11 @@ pub(super) fn attempt(
             Ok(Some(Done { overlay: image(), format: format::QCOW2, report }))
         }
         Some(error) if error.kind == error_kind::NOT_PLAIN => Ok(None),
+        Some(error) if error.kind == error_kind::OPEN => {
+            let name = image();
+            let cause = error.into_cause(&name);
+            Err(Failure::Open(OpenError { image: name, backing_depth: 0, cause }))
+        }
         Some(error) if error.kind == error_kind::STORAGE => {
             Err(Failure::Rebase(RebaseFailure::Write { code: error.code(Code::Io), text: error.text }))
         }
