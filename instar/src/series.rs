@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use crate::devices::Counters;
+use crate::devices::{Counters, Unpackers};
 use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::session::{Report, Session};
@@ -34,10 +34,12 @@ pub fn run(
     let jail = jail.map(|jail| Jail { runner: platform.kind(), ..jail });
     let mut began = Instant::now();
     let mut machines = Vec::with_capacity(sessions.len());
+    let mut unpackers = Vec::with_capacity(sessions.len());
     let mut efforts = Vec::with_capacity(sessions.len());
     let mut warnings = Vec::new();
     for session in &mut sessions {
         machines.push(session.machine(jail.as_ref(), &mut warnings)?);
+        unpackers.push(session.unpackers()?);
         let now = Instant::now();
         efforts.push(Effort { start: now - began, ..Effort::default() });
         began = now;
@@ -55,8 +57,9 @@ pub fn run(
     info!(machines = machines.len(), devices = backends.len(), took = ?start, "sandbox ready");
     let mut done = Vec::with_capacity(sessions.len());
     let mut result = Ok(());
-    for (index, ((session, vm), mut effort)) in sessions.into_iter().zip(&mut machines).zip(efforts).enumerate() {
-        match one(session, vm, backends, &mut watchdog, &mut effort) {
+    let runs = sessions.into_iter().zip(&mut machines).zip(unpackers).zip(efforts);
+    for (index, (((session, vm), unpackers), mut effort)) in runs.enumerate() {
+        match one(session, vm, unpackers, backends, &mut watchdog, &mut effort) {
             Ok((report, given_back)) => {
                 backends = given_back;
                 let report = report.with_warnings(mem::take(&mut warnings));
@@ -81,6 +84,7 @@ type Backends<'f> = Vec<crate::devices::Backend<'f>>;
 fn one<'f>(
     session: Session<'_>,
     vm: &mut Vm,
+    unpackers: Option<Unpackers>,
     mut backends: Backends<'f>,
     watchdog: &mut Watchdog,
     effort: &mut Effort,
@@ -89,11 +93,21 @@ fn one<'f>(
         backend.hand_over(device.writable).map_err(|error| VmError::setup("making what was written durable", error))?;
     }
     let began = Instant::now();
-    let (report, backends, counters) = session.carry_out(vm, backends, watchdog)?;
+    let (report, backends, counters) = session.carry_out(vm, unpackers, backends, watchdog)?;
     info!(took = ?began.elapsed(), exits = vm.exits(), "guest ended");
-    let Counters { read_bytes, written_bytes, copied_bytes, compared_bytes, zeroed_bytes, barriers, failures, .. } =
-        counters;
-    info!(read_bytes, written_bytes, copied_bytes, compared_bytes, zeroed_bytes, barriers, failures, "requests served");
+    let Counters { read_bytes, written_bytes, copied_bytes, compared_bytes, .. } = counters;
+    let Counters { unpacked_bytes, zeroed_bytes, barriers, failures, .. } = counters;
+    info!(
+        read_bytes,
+        written_bytes,
+        copied_bytes,
+        compared_bytes,
+        unpacked_bytes,
+        zeroed_bytes,
+        barriers,
+        failures,
+        "requests served"
+    );
     *effort = Effort { run: began.elapsed(), exits: vm.exits(), devices: counters, ..effort.clone() };
     Ok((report, backends))
 }

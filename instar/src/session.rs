@@ -4,7 +4,9 @@
 
 use std::cell::RefCell;
 use std::fs::File;
+use std::mem;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use instar_abi::job::operation;
@@ -15,16 +17,20 @@ use instar_abi::memory::{
 use instar_abi::report::{
     CommitReport, InfoReport, MAX_TEXT_BYTES, MapReport, REPORT_MAGIC, RebaseReport, ReportHeader, outcome,
 };
+use instar_abi::unpack::UNPACKER_MEMORY_BYTES;
 use instar_abi::wire::Wire;
 
-use crate::devices::{Backend, Bus, Counters, Effects, Flushing};
+use crate::devices::{Backend, Bus, Counters, Effects, Flushing, Unpackers};
 use crate::effort::Effort;
-use crate::jail::{Jail, Layer};
+use crate::jail::{Jail, Layer, Runner};
 use crate::series;
 use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 
 /// How long a guest may run without a request where nobody says otherwise.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
+
+/// The most machines that unpack for one job.
+const UNPACKERS_MAX: usize = 8;
 
 /// A program for the sandbox.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +68,18 @@ impl<'a> GuestProgram<'a> {
     pub fn from_elf(elf: &'a [u8], report_bytes: usize) -> Self {
         Self { elf, report_bytes }
     }
+}
+
+/// Makes machines that unpack, as many as there are processors, for [`Session::unpackers`]; none where there is one processor
+/// alone, or where guests run in processes, which only the thread that made them can run. What cannot be made is done without.
+#[must_use]
+pub fn prepare_unpackers(platform: &Platform) -> Vec<Prepared> {
+    let processors = thread::available_parallelism().map_or(1, usize::from).min(UNPACKERS_MAX);
+    if processors < 2 || platform.kind() != Runner::Kvm {
+        return Vec::new();
+    }
+    let elf = include_bytes!(concat!(env!("OUT_DIR"), "/unpack.bin"));
+    (0..processors).map_while(|_| Prepared::new(platform, elf, UNPACKER_MEMORY_BYTES).ok()).collect()
 }
 
 /// A file that becomes a device; its place in the list is the device's number.
@@ -127,6 +145,8 @@ pub struct Session<'a> {
     pub limit: Duration,
     /// The machine, if there is one already; of another size than `memory_bytes` it is of no use.
     pub prepared: Option<Prepared>,
+    /// Machines for unpacking that the job may use, made by [`prepare_unpackers`].
+    pub unpackers: Vec<Prepared>,
     /// Whether the job has ciphers to compute, for which the processor may have instructions.
     pub has_ciphers: bool,
     /// The most bytes to write in a second, on all devices together; 0 for no limit.
@@ -155,6 +175,7 @@ impl<'a> Session<'a> {
             memory_bytes: DEFAULT_MEMORY_BYTES,
             limit: DEFAULT_LIMIT,
             prepared: None,
+            unpackers: Vec::new(),
             has_ciphers: false,
             bytes_per_second: 0,
             progress: None,
@@ -212,16 +233,26 @@ impl<'a> Session<'a> {
         Ok(vm)
     }
 
+    /// The machines for unpacking, if there are some.
+    pub(crate) fn unpackers(&mut self) -> Result<Option<Unpackers>, VmError> {
+        let prepared = mem::take(&mut self.unpackers).into_iter();
+        let machines = prepared.map(|machine| machine.complete(self.platform, 0, false));
+        let machines = machines.collect::<Result<Vec<_>, _>>()?;
+        Ok((!machines.is_empty()).then(|| Unpackers::new(machines, self.limit)))
+    }
+
     /// Runs the guest of a machine on its devices, which are given back.
     pub(crate) fn carry_out<'f>(
         self,
         vm: &mut Vm,
+        unpackers: Option<Unpackers>,
         backends: Vec<Backend<'f>>,
         watchdog: &mut Watchdog,
     ) -> Result<(Report, Vec<Backend<'f>>, Counters), VmError> {
         let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
         let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
-        let mut bus = Bus::new(backends)?.limited_to(self.bytes_per_second).watched_by(&mut on_copied);
+        let mut bus =
+            Bus::new(backends)?.limited_to(self.bytes_per_second).unpacking_with(unpackers).watched_by(&mut on_copied);
         bus.publish(vm.ram())?;
         vm.run(Run {
             bus: &mut bus,

@@ -37,6 +37,10 @@ pub mod kind {
     pub const COMPARE: u32 = 0x8000_0007;
     /// Vendor: make everything durable; a barrier within a batch.
     pub const SYNC: u32 = 0x8000_0008;
+    /// Vendor: unpack compressed clusters to this device; the descriptors between header and answer hold
+    /// [`super::UnpackRecord`]s. Known only where the device says so
+    /// ([`crate::job::device_flag::UNPACKS`]).
+    pub const UNPACK: u32 = 0x8000_0009;
     /// Bit that vendor requests have in common.
     pub const VENDOR_BIT: u32 = 0x8000_0000;
 }
@@ -69,12 +73,26 @@ pub mod verdict {
     pub const DIFFERS_FROM_ZEROS: u8 = 2;
 }
 
+/// `UnpackRecord::codec`.
+pub mod codec {
+    /// Raw deflate, as qcow2's "zlib".
+    pub const DEFLATE: u32 = 0;
+    /// Deflate with header and checksum (RFC 1950), as in vmdk.
+    pub const ZLIB: u32 = 1;
+    /// Zstandard.
+    pub const ZSTD: u32 = 2;
+}
+
 /// `CompareRecord::other_device`: no device, but zeros.
 pub const ZEROS: u32 = u32::MAX;
 /// The most units in one COMPARE list.
 pub const MAX_VERDICTS: u32 = 32768;
 /// The most records in one COPY or COMPARE list.
 pub const MAX_RECORDS: u32 = 4096;
+/// The most packed bytes of one cluster of an UNPACK list, and the most that one unpacks to.
+pub const MAX_CLUSTER_BYTES: u32 = 2 << 20;
+/// The most records in one UNPACK list.
+pub const MAX_UNPACK_RECORDS: u32 = 1024;
 /// The most data bytes in one read or write request.
 pub const MAX_DATA_BYTES: u64 = 16 << 20;
 /// The most ranges in one of virtio-blk's DISCARD or WRITE_ZEROES requests.
@@ -113,11 +131,11 @@ wire_struct! {
         pub kind: u32,
         /// Bits of [`request_flag`].
         pub flags: u32,
-        /// First byte (RESIZE: the new length; COPY, COMPARE and SYNC: zero).
+        /// First byte (RESIZE: the new length; COPY, COMPARE, UNPACK and SYNC: zero).
         pub offset_bytes: u64,
-        /// Number of bytes (COPY, COMPARE, RESIZE and SYNC: zero).
+        /// Number of bytes (COPY, COMPARE, UNPACK, RESIZE and SYNC: zero).
         pub length_bytes: u64,
-        /// Number of records in the list (COPY, COMPARE); zero for all others.
+        /// Number of records in the list (COPY, COMPARE, UNPACK); zero for all others.
         pub record_count: u32,
         /// Always zero.
         pub reserved: u32,
@@ -158,13 +176,36 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// One piece of an UNPACK: a part of what a packed cluster unpacks to goes to this device. What lies beyond the source's end
+    /// reads as zeros.
+    pub struct UnpackRecord {
+        /// First byte to write, on this device.
+        pub target_offset_bytes: u64,
+        /// First packed byte, on the other device.
+        pub source_offset_bytes: u64,
+        /// Number of the device that holds the packed bytes.
+        pub source_device: u32,
+        /// Number of packed bytes, at most [`MAX_CLUSTER_BYTES`]; the stream may end before them.
+        pub packed_bytes: u32,
+        /// What the cluster unpacks to, in bytes, from 1 to [`MAX_CLUSTER_BYTES`].
+        pub cluster_bytes: u32,
+        /// First byte of that to write.
+        pub skip_bytes: u32,
+        /// Number of bytes to write, not zero; the cluster ends behind them or there.
+        pub length_bytes: u32,
+        /// One of [`codec`].
+        pub codec: u32,
+    }
+}
+
+wire_struct! {
     /// Answer to a vendor request.
     pub struct Completion {
         /// One of [`status`].
         pub status: u32,
         /// The host's error number where the status says so.
         pub errno: i32,
-        /// Which record of the list failed (COPY, COMPARE); otherwise zero.
+        /// Which record of the list failed (COPY, COMPARE, UNPACK); otherwise zero.
         pub record: u32,
         /// Always zero.
         pub reserved: u32,

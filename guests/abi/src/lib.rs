@@ -15,3 +15,4 @@ pub mod memory;
 pub mod mmio;
 pub mod report;
 mod tripwires;
+pub mod unpack;

@@ -5,7 +5,7 @@
 //! `job::ABI_VERSION` go up with it?
 
 use crate::wire::Wire;
-use crate::{block, job, memory, mmio, report};
+use crate::{block, job, memory, mmio, report, unpack};
 
 /// Each line: a value, what it must be, and what goes wrong if it is changed on one side only.
 macro_rules! pin {
@@ -46,6 +46,9 @@ pin! {
     block::VendorHeader::SIZE_BYTES => 32, "the host reads exactly this much before the records";
     block::CopyRecord::SIZE_BYTES => 32, "the host cuts the list by this";
     block::CompareRecord::SIZE_BYTES => 32, "the host cuts the list by this";
+    block::UnpackRecord::SIZE_BYTES => 40, "the host cuts the list by this";
+    unpack::Batch::SIZE_BYTES => 8, "the entries start right behind it";
+    unpack::Entry::SIZE_BYTES => 16, "the guest finds entries by multiplying with this";
     block::Completion::SIZE_BYTES => 16, "the host writes exactly this much into guest memory";
 }
 
@@ -53,7 +56,7 @@ pin! {
 pin! {
     job::JOB_MAGIC => 0x424a_5241_5453_4e49, "a guest refuses a job without it";
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
-    job::ABI_VERSION => 4, "both sides are built with one version and must agree exactly";
+    job::ABI_VERSION => 5, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
     job::SECRETS_OFFSET => 16 << 10, "the guest looks for passphrases here";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
@@ -65,6 +68,7 @@ pin! {
     job::MAX_MAP_COLUMNS => 512, "the guest refuses more";
     job::role::IMAGE => 1, "a data file taken for an image would be parsed";
     job::role::DATA => 2, "a data file taken for an image would be parsed";
+    job::device_flag::UNPACKS => 2, "the guest must know which devices take a list of packed clusters";
     job::device_flag::WRITABLE => 1, "the guest must know which devices refuse writes";
     job::rebase_flag::UNSAFE => 1, "a safe rebase taken for an unsafe one loses data";
     job::rebase_flag::COMPRESS => 2, "the host says what the user wants by this number";
@@ -111,7 +115,26 @@ pin! {
     memory::HEAP_START => 0x120_0000, "devices reach memory from here on";
     memory::MIN_MEMORY_BYTES => 32 << 20, "a guest counts on a heap of some size";
     memory::MAX_MEMORY_BYTES => 0xc000_0000, "device pages lie above it";
+    unpack::TABLE_START => 0x120_0000, "the host puts the table here";
+    unpack::PACKED_START => 0x120_4000, "the host puts packed bytes here";
+    unpack::UNPACKED_START => 0x140_4000, "the host takes unpacked bytes from here";
+    unpack::UNPACKER_HEAP_START => 0x180_0000, "what host and guest share must not be in the heap";
 }
+
+const _: () = assert!(
+    unpack::UNPACKED_START + unpack::UNPACKED_BYTES <= unpack::UNPACKER_HEAP_START,
+    "the heap begins behind what host and guest share"
+);
+const _: () = assert!(
+    (unpack::Batch::SIZE_BYTES + unpack::MAX_ENTRIES as usize * unpack::Entry::SIZE_BYTES) as u64
+        <= unpack::TABLE_BYTES,
+    "the table has room for all entries"
+);
+const _: () = assert!(
+    block::MAX_CLUSTER_BYTES as u64 <= unpack::PACKED_BYTES
+        && block::MAX_CLUSTER_BYTES as u64 <= unpack::UNPACKED_BYTES,
+    "every cluster of a list fits"
+);
 
 const _: () = assert!(memory::TABLES_END <= memory::PROGRAM_START, "page tables must not lie in mapped memory");
 const _: () = assert!(memory::PROGRAM_END < memory::JOB_START, "a guard lies behind the program");
@@ -151,6 +174,7 @@ pin! {
     mmio::DEVICE_START => 0xd001_0000, "the host maps the first device here";
     mmio::control::DONE => 0x00, "a guest that writes elsewhere never ends";
     mmio::control::PANIC => 0x08, "a guest that writes elsewhere has no last words";
+    mmio::control::UNPACKED => 0x18, "a machine that unpacks would not come back";
     mmio::control::MEMORY_BYTES => 0x10, "the guest sizes its heap by this";
     mmio::register::MAGIC_VALUE => 0x000, "virtio 1.2 says so";
     mmio::register::VERSION => 0x004, "virtio 1.2 says so";
@@ -195,6 +219,12 @@ pin! {
     block::kind::IN => 0, "virtio 1.2 says so";
     block::kind::OUT => 1, "virtio 1.2 says so";
     block::kind::FLUSH => 4, "virtio 1.2 says so";
+    block::kind::UNPACK => 0x8000_0009, "the vendor requests' numbers are agreed here";
+    block::codec::DEFLATE => 0, "bytes would be unpacked in another way than they were packed";
+    block::codec::ZLIB => 1, "bytes would be unpacked in another way than they were packed";
+    block::codec::ZSTD => 2, "bytes would be unpacked in another way than they were packed";
+    block::MAX_CLUSTER_BYTES => 2 << 20, "a list with a longer cluster is malformed";
+    block::MAX_UNPACK_RECORDS => 1024, "a longer list is malformed";
     block::kind::DISCARD => 11, "virtio 1.2 says so";
     block::kind::WRITE_ZEROES => 13, "virtio 1.2 says so";
     block::kind::READ_BYTES => 0x8000_0001, "the host acts on this number";

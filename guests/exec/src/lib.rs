@@ -37,4 +37,5 @@ pub mod vhdx;
 pub mod vmdk;
 pub mod vpc;
 
-pub use storage::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, Verdict};
+pub use instar_plan::extent::{Codec, CompressedSource};
+pub use storage::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, UnpackSegment, Verdict};

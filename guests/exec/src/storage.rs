@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use instar_plan::extent::CompressedSource;
+
 /// Number of a device in the job's device table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub u32);
@@ -86,6 +88,17 @@ pub struct CopySegment {
     pub length_bytes: u64,
 }
 
+/// One piece of a compressed cluster that is unpacked to another device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnpackSegment {
+    /// Where the bytes go.
+    pub target_offset: u64,
+    /// How many; not zero, and not more than the cluster has from the source's place on.
+    pub length_bytes: u64,
+    /// Which cluster, and from which byte of it on.
+    pub source: CompressedSource,
+}
+
 /// One piece of a comparison between two devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompareSegment {
@@ -160,6 +173,13 @@ pub trait Storage {
 
     /// Copies bytes to `target`; the device grows as needed.
     fn copy(&mut self, target: DeviceId, segments: &[CopySegment]) -> Result<(), StorageError>;
+
+    /// Unpacks compressed clusters to `target`, where the devices can have that done; the device grows as needed. `false` where
+    /// it was not done, or not to the end: the caller does it then, and learns what is wrong. Settles `target` first, and has
+    /// nothing queued afterwards.
+    fn unpack(&mut self, _target: DeviceId, _segments: &[UnpackSegment]) -> Result<bool, StorageError> {
+        Ok(false)
+    }
 
     /// Sets the length; new bytes read as zeros. Settles first.
     fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError>;

@@ -1,31 +1,33 @@
-//! Moves the bytes of extents into a device: joins copies into lists, unpacks compressed clusters, zeroes the rest.
+//! Moves the bytes of extents into a device: joins copies into lists, and compressed clusters into others; zeroes the rest.
 
 use alloc::vec::Vec;
 
-use instar_plan::extent::{CompressedSource, Source};
+use instar_plan::extent::Source;
 
-use crate::bytes::to_index;
 use crate::layer::Result;
 use crate::report::Failure;
-use crate::storage::{CopySegment, DeviceId, Storage};
+use crate::storage::{CopySegment, DeviceId, Storage, UnpackSegment};
 use crate::unpack;
 
 /// How many segments are gathered before they are handed on.
 const SEGMENTS_MAX: usize = 1024;
+/// How many bytes are gathered that are yet to be unpacked.
+const UNPACKED_BYTES_MAX: u64 = 64 << 20;
 
 /// Gathers what has to get into one device.
 pub struct Transfer {
     layer: u32,
     target: DeviceId,
     segments: Vec<CopySegment>,
-    unpacked: Option<(u32, u64, Vec<u8>)>,
+    packed: Vec<UnpackSegment>,
+    packed_bytes: u64,
 }
 
 impl Transfer {
     /// For the device that holds the data of `layer`.
     #[must_use]
     pub fn new(layer: u32, target: DeviceId) -> Self {
-        Self { layer, target, segments: Vec::new(), unpacked: None }
+        Self { layer, target, segments: Vec::new(), packed: Vec::new(), packed_bytes: 0 }
     }
 
     /// Takes `length_bytes` of `source` to `target_offset`. Complete only after [`Transfer::hand_on`] and a settle.
@@ -56,20 +58,34 @@ impl Transfer {
                 });
                 if self.segments.len() >= SEGMENTS_MAX { self.hand_on(storage) } else { Ok(()) }
             }
-            Source::Compressed(source) => self.push_compressed(storage, target_offset, length_bytes, &source),
+            Source::Compressed(source) => {
+                self.push_packed(UnpackSegment { target_offset, length_bytes, source });
+                let is_full = self.packed.len() >= SEGMENTS_MAX || self.packed_bytes >= UNPACKED_BYTES_MAX;
+                if is_full { self.unpack(storage) } else { Ok(()) }
+            }
         }
     }
 
     /// Hands what was gathered to the storage.
     ///
     /// # Errors
-    /// If the device refuses.
+    /// If the device refuses, or a compressed cluster does not unpack.
     pub fn hand_on(&mut self, storage: &mut dyn Storage) -> Result<()> {
         if !self.segments.is_empty() {
             storage.copy(self.target, &self.segments).map_err(|error| Failure::storage(self.layer, error))?;
             self.segments.clear();
         }
-        Ok(())
+        self.unpack(storage)
+    }
+
+    fn unpack(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.packed_bytes = 0;
+        let segments = core::mem::take(&mut self.packed);
+        if segments.is_empty() {
+            return Ok(());
+        }
+        let done = storage.unpack(self.target, &segments).map_err(|error| Failure::storage(self.layer, error))?;
+        if done { Ok(()) } else { unpack::segments(storage, self.layer, self.target, &segments) }
     }
 
     fn push_copy(&mut self, segment: CopySegment) {
@@ -84,21 +100,15 @@ impl Transfer {
         }
     }
 
-    fn push_compressed(
-        &mut self,
-        storage: &mut dyn Storage,
-        target_offset: u64,
-        length_bytes: u64,
-        source: &CompressedSource,
-    ) -> Result<()> {
-        let known = matches!(&self.unpacked, Some((device, offset, _)) if (*device, *offset) == (source.device, source.host_offset));
-        if !known {
-            self.unpacked = Some((source.device, source.host_offset, unpack::cluster(storage, self.layer, source)?));
+    fn push_packed(&mut self, segment: UnpackSegment) {
+        self.packed_bytes += segment.length_bytes;
+        if let Some(last) = self.packed.last_mut()
+            && last.target_offset + last.length_bytes == segment.target_offset
+            && Source::Compressed(last.source).advanced(last.length_bytes) == Source::Compressed(segment.source)
+        {
+            last.length_bytes += segment.length_bytes;
+        } else {
+            self.packed.push(segment);
         }
-        let Some((_, _, bytes)) = &self.unpacked else { return Ok(()) };
-        let (start, length) = (to_index(source.offset_in_cluster), to_index(length_bytes));
-        storage
-            .write(self.target, target_offset, &bytes[start..start + length])
-            .map_err(|error| Failure::storage(self.layer, error))
     }
 }

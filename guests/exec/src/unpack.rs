@@ -1,4 +1,4 @@
-//! Unpacks compressed clusters.
+//! Unpacks compressed clusters: one of them, or parts of many to a device.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -6,10 +6,15 @@ use alloc::vec::Vec;
 use instar_abi::report::error_kind;
 use instar_plan::extent::{Codec, CompressedSource};
 
-use crate::bytes::read_vec;
+use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
-use crate::storage::{DeviceId, Storage};
+use crate::storage::{DeviceId, Storage, UnpackSegment};
+
+/// How many packed bytes are read with one request, at least one cluster's.
+const READ_BYTES: u64 = 1 << 20;
+/// Of how many clusters.
+const READ_CLUSTERS: usize = 64;
 
 /// Reads and unpacks a compressed cluster; what the packed bytes leave open at its end is zero.
 ///
@@ -17,15 +22,59 @@ use crate::storage::{DeviceId, Storage};
 /// If the device refuses, or the bytes are not what the codec packs.
 pub fn cluster(storage: &mut dyn Storage, layer: u32, source: &CompressedSource) -> Result<Vec<u8>> {
     let packed = read_vec(storage, layer, DeviceId(source.device), source.host_offset, source.length_bytes)?;
+    opened(layer, source, &packed)
+}
+
+/// Unpacks parts of compressed clusters to a device. Parts of the same cluster that follow each other take one unpacking.
+///
+/// # Errors
+/// As [`cluster`].
+pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut segments: &[UnpackSegment]) -> Result<()> {
+    let failed = |error| Failure::storage(layer, error);
+    let mut unpacked: Option<(CompressedSource, Vec<u8>)> = None;
+    while let Some(first) = segments.first() {
+        let mut sum = 0;
+        let fits = |segment: &&UnpackSegment| {
+            sum += segment.source.length_bytes;
+            segment.source.device == first.source.device && sum <= READ_BYTES.max(first.source.length_bytes)
+        };
+        let (now, later) = segments.split_at(segments.iter().take(READ_CLUSTERS).take_while(fits).count());
+        let mut packed: Vec<Vec<u8>> =
+            now.iter().map(|segment| vec![0; to_index(segment.source.length_bytes)]).collect();
+        let mut ranges: Vec<_> =
+            now.iter().zip(&mut packed).map(|(part, bytes)| (part.source.host_offset, &mut bytes[..])).collect();
+        storage.read_many(DeviceId(first.source.device), &mut ranges).map_err(failed)?;
+        for (segment, packed) in now.iter().zip(&packed) {
+            let source = CompressedSource { offset_in_cluster: 0, ..segment.source };
+            let bytes = match unpacked.take() {
+                Some((known, bytes)) if known == source => bytes,
+                _ => opened(layer, &source, packed)?,
+            };
+            let start = to_index(segment.source.offset_in_cluster);
+            let part = &bytes[start..start + to_index(segment.length_bytes)];
+            storage.write(target, segment.target_offset, part).map_err(failed)?;
+            unpacked = Some((source, bytes));
+        }
+        segments = later;
+    }
+    Ok(())
+}
+
+fn opened(layer: u32, source: &CompressedSource, packed: &[u8]) -> Result<Vec<u8>> {
     let size = usize::try_from(source.cluster_size_bytes).map_err(|_| broken(layer, source))?;
     let mut bytes = vec![0; size];
-    let unpacked = match source.codec {
-        Codec::Deflate => inflate(&packed, &mut bytes),
-        Codec::Zlib => inflate_zlib(&packed, &mut bytes),
-        Codec::Zstd => unpack_zstd(&packed, &mut bytes),
+    if open(source.codec, packed, &mut bytes) { Ok(bytes) } else { Err(broken(layer, source)) }
+}
+
+/// Unpacks a cluster into `bytes`, which are zeros, as long as the cluster is; tells whether that was possible.
+#[must_use]
+pub fn open(codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
+    let unpacked = match codec {
+        Codec::Deflate => inflate(packed, bytes),
+        Codec::Zlib => inflate_zlib(packed, bytes),
+        Codec::Zstd => unpack_zstd(packed, bytes),
     };
-    unpacked.ok_or_else(|| broken(layer, source))?;
-    Ok(bytes)
+    unpacked.is_some()
 }
 
 fn broken(layer: u32, source: &CompressedSource) -> Failure {

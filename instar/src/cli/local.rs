@@ -1,6 +1,7 @@
 //! What carries jobs out: this machine's sandbox, or something in its place.
 
 use std::cell::RefCell;
+use std::mem;
 
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
@@ -14,8 +15,11 @@ use crate::apart;
 use crate::files::open_again_for_reading;
 use crate::jail::worker::Leaving;
 use crate::jail::{self, Jail, Purpose, Runner};
-use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session};
+use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session, prepare_unpackers};
 use crate::vm::{Platform, Prepared, VmError};
+
+/// How long the files of a job are together if there are machines to unpack for it.
+const UNPACKERS_FROM_BYTES: u64 = 16 << 20;
 
 /// The sandbox on this machine, which is opened when the first job comes.
 ///
@@ -72,6 +76,19 @@ fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
     expected.and_then(GuestProgram::embedded)?.prepare(platform, DEFAULT_MEMORY_BYTES).ok()
 }
 
+/// Machines that unpack, for a job that writes, if its files are long enough that something packed in them takes longer than making
+/// the machines.
+fn unpackers_for(platform: &Platform, devices: &Devices<'_>) -> Vec<Prepared> {
+    let files = devices.files();
+    let length = |file: &DeviceFile<'_>| file.file.metadata().map_or(0, |status| status.len());
+    let sum = files.iter().fold(0, |sum: u64, file| sum.saturating_add(length(file)));
+    if sum >= UNPACKERS_FROM_BYTES && files.iter().any(|file| file.writable) {
+        prepare_unpackers(platform)
+    } else {
+        Vec::new()
+    }
+}
+
 fn program(job_operation: u32) -> Result<GuestProgram<'static>, VmError> {
     GuestProgram::embedded(job_operation).ok_or(VmError::Program("does not exist"))
 }
@@ -115,6 +132,7 @@ impl Sandbox for LocalSandbox {
         let purpose = stages.first().map_or_else(Purpose::default, |stage| stage.devices.purpose());
         let jail = Jail { purpose, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
         let platform = open_once(&mut self.platform, self.runner)?;
+        let mut unpackers = stages.first().map_or_else(Vec::new, |stage| unpackers_for(platform, stage.devices));
         // All stages tell the same listener.
         let progress = RefCell::new(progress);
         let mut relays: Vec<_> = stages.iter().map(|_| |done, total| (*progress.borrow_mut())(done, total)).collect();
@@ -122,6 +140,7 @@ impl Sandbox for LocalSandbox {
             Ok(Session {
                 memory_bytes,
                 prepared: self.prepared.take(),
+                unpackers: mem::take(&mut unpackers),
                 has_ciphers: stage.has_ciphers,
                 bytes_per_second: stage.devices.bytes_per_second(),
                 progress: Some(relay),

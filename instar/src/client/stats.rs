@@ -22,6 +22,9 @@ pub struct Stats {
     /// Lists of comparisons that the host carried out.
     #[serde(default)]
     pub compares: u64,
+    /// Lists of packed clusters that machines beside the guest's unpacked.
+    #[serde(default)]
+    pub unpacks: u64,
     /// Zeroed ranges.
     #[serde(default)]
     pub zeroes: u64,
@@ -49,6 +52,9 @@ pub struct Stats {
     /// Bytes of disk that the host compared with others, or with zeros.
     #[serde(default)]
     pub compared_bytes: u64,
+    /// Bytes that came out of machines that unpack.
+    #[serde(default)]
+    pub unpacked_bytes: u64,
     /// Bytes that were made zeros.
     #[serde(default)]
     pub zeroed_bytes: u64,

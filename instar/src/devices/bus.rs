@@ -22,6 +22,7 @@ use super::rehearsal::Effects;
 use super::request::{self, Answer, Malformed, Request};
 use super::throttle::Throttle;
 use super::transport::{Effect, Transport};
+use super::unpackers::Unpackers;
 use crate::vm::{BusAction, DmaMemory, GuestRam, MmioBus, VmError};
 
 /// The most list entries that are held in the host's memory at once; a longer batch is done in several goes.
@@ -33,6 +34,7 @@ pub struct Bus<'f, 'w> {
     transports: Vec<Transport>,
     backends: Vec<Backend<'f>>,
     throttle: Option<Throttle>,
+    unpackers: Option<Unpackers>,
     copied_bytes: AtomicU64,
     watcher: Watcher<'w>,
     counters: Counters,
@@ -70,6 +72,7 @@ impl<'f, 'w> Bus<'f, 'w> {
             transports: transports.map_err(protocol)?,
             backends,
             throttle: None,
+            unpackers: None,
             copied_bytes: AtomicU64::new(0),
             watcher: Watcher::default(),
             counters: Counters::default(),
@@ -86,6 +89,13 @@ impl<'f, 'w> Bus<'f, 'w> {
     #[must_use]
     pub fn limited_to(mut self, bytes_per_second: u64) -> Self {
         self.throttle = Throttle::new(bytes_per_second);
+        self
+    }
+
+    /// Lets machines unpack what the guest would have to unpack alone.
+    #[must_use]
+    pub fn unpacking_with(mut self, unpackers: Option<Unpackers>) -> Self {
+        self.unpackers = unpackers;
         self
     }
 
@@ -113,7 +123,11 @@ impl<'f, 'w> Bus<'f, 'w> {
 
     fn publish_device(&self, ram: &GuestRam, device: usize) -> Result<(), VmError> {
         let Some(backend) = self.backends.get(device) else { return Ok(()) };
-        let flags = if backend.writable() { device_flag::WRITABLE } else { 0 };
+        let mut flags = if backend.writable() { device_flag::WRITABLE } else { 0 };
+        // Where writing is limited or only rehearsed the guest does it, bit by bit.
+        if backend.writable() && self.unpackers.is_some() && self.throttle.is_none() && backend.rehearsal().is_none() {
+            flags |= device_flag::UNPACKS;
+        }
         let mut bytes = [0; DeviceState::SIZE_BYTES];
         DeviceState { length_bytes: backend.length_bytes(), flags, reserved: 0 }.put(&mut bytes);
         ram.write_low(DEVICES_START + (device * DeviceState::SIZE_BYTES) as u64, &bytes)
@@ -128,7 +142,8 @@ impl<'f, 'w> Bus<'f, 'w> {
         let broken = Malformed("a queue's ring is broken");
         let heads: Vec<u16> = queue.iter(memory).map_err(|_| broken)?.map(|chain| chain.head_index()).collect();
         let (throttle, copied_bytes) = (self.throttle.as_ref(), &self.copied_bytes);
-        let executor = Executor { backends: &self.backends, own: device, memory, throttle, copied_bytes };
+        let unpackers = self.unpackers.as_ref().filter(|_| throttle.is_none());
+        let executor = Executor { backends: &self.backends, own: device, memory, throttle, unpackers, copied_bytes };
         let mut nobody = |_| ();
         let mut heads = heads.into_iter().peekable();
         while heads.peek().is_some() {
@@ -209,7 +224,7 @@ impl Bus<'_, '_> {
     }
 }
 
-fn last_words(ram: &GuestRam, data: &[u8]) -> VmError {
+pub(super) fn last_words(ram: &GuestRam, data: &[u8]) -> VmError {
     let length = data.first_chunk::<4>().map_or(0, |word| u64::from(u32::from_le_bytes(*word))).min(PANIC_TEXT_BYTES);
     let mut text = vec![0; usize::try_from(length).unwrap_or(0)];
     match ram.read_low(SHARED_START + SHARED_PANIC_TEXT, &mut text) {

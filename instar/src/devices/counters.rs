@@ -16,6 +16,8 @@ pub struct Counters {
     pub copies: u64,
     /// Lists of comparisons that the host carries out.
     pub compares: u64,
+    /// Lists of packed clusters that machines beside the guest's unpack.
+    pub unpacks: u64,
     /// Zeroed ranges.
     pub zeroes: u64,
     /// Ranges that are given back.
@@ -34,13 +36,15 @@ pub struct Counters {
     pub copied_bytes: u64,
     /// Bytes of disk that the host compared with others, or with zeros.
     pub compared_bytes: u64,
+    /// Bytes that came out of machines that unpack.
+    pub unpacked_bytes: u64,
     /// Bytes that were made zeros.
     pub zeroed_bytes: u64,
 }
 
 impl Counters {
     /// Number of fields.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 16;
 
     /// All fields with their names, in a fixed order.
     #[must_use]
@@ -50,6 +54,7 @@ impl Counters {
             writes,
             copies,
             compares,
+            unpacks,
             zeroes,
             discards,
             resizes,
@@ -59,6 +64,7 @@ impl Counters {
             written_bytes,
             copied_bytes,
             compared_bytes,
+            unpacked_bytes,
             zeroed_bytes,
         } = *self;
         [
@@ -66,6 +72,7 @@ impl Counters {
             ("writes", writes),
             ("copies", copies),
             ("compares", compares),
+            ("unpacks", unpacks),
             ("zeroes", zeroes),
             ("discards", discards),
             ("resizes", resizes),
@@ -75,6 +82,7 @@ impl Counters {
             ("written_bytes", written_bytes),
             ("copied_bytes", copied_bytes),
             ("compared_bytes", compared_bytes),
+            ("unpacked_bytes", unpacked_bytes),
             ("zeroed_bytes", zeroed_bytes),
         ]
     }
@@ -86,6 +94,7 @@ impl Counters {
             &mut self.writes,
             &mut self.copies,
             &mut self.compares,
+            &mut self.unpacks,
             &mut self.zeroes,
             &mut self.discards,
             &mut self.resizes,
@@ -95,6 +104,7 @@ impl Counters {
             &mut self.written_bytes,
             &mut self.copied_bytes,
             &mut self.compared_bytes,
+            &mut self.unpacked_bytes,
             &mut self.zeroed_bytes,
         ]
     }
@@ -116,6 +126,9 @@ impl Counters {
             Action::Copy(records) => (&mut self.copies, &mut self.copied_bytes, sum(records, |it| it.length_bytes)),
             Action::Compare(records, _) => {
                 (&mut self.compares, &mut self.compared_bytes, sum(records, |it| it.length_bytes))
+            }
+            Action::Unpack(records) => {
+                (&mut self.unpacks, &mut self.unpacked_bytes, sum(records, |it| it.length_bytes.into()))
             }
             Action::WriteZeroes { ranges, .. } => {
                 (&mut self.zeroes, &mut self.zeroed_bytes, sum(ranges, |range| range.length))

@@ -15,6 +15,8 @@ use super::pace::Pace;
 use super::request::{Action, Range, Request, Span};
 use super::runs::{self, Run};
 use super::throttle::Throttle;
+use super::unpack::{self, Clusters};
+use super::unpackers::Unpackers;
 use super::zero;
 use crate::vm::DmaMemory;
 
@@ -24,6 +26,8 @@ const WORKERS: usize = 2;
 const PARALLEL_BYTES: u64 = 4 << 20;
 /// What one request or record costs beside its bytes, counted in bytes.
 const PIECE_COST_BYTES: u64 = 8 << 10;
+/// How many bytes could be copied while one is unpacked.
+const UNPACKING_COST: u64 = 8;
 /// About how much of a list of copies one thread does in one go, so that several can share it.
 const CUT_BYTES: u64 = 16 << 20;
 /// How much of a comparison one thread does in one go; at least one unit.
@@ -63,6 +67,8 @@ pub(super) struct Executor<'a> {
     pub(super) memory: &'a DmaMemory,
     /// Limits what is written, if there is a limit.
     pub(super) throttle: Option<&'a Throttle>,
+    /// Machines that unpack, where there are some.
+    pub(super) unpackers: Option<&'a Unpackers>,
     /// Counts the bytes that have been copied from devices in front of the own one, where the upper layers are.
     pub(super) copied_bytes: &'a AtomicU64,
 }
@@ -77,6 +83,7 @@ enum Piece<'r> {
     Copy(Run<'r>),
     /// A part of a comparison, and where its first verdict goes.
     Compare(&'r CompareRecord, Range, GuestAddress),
+    Unpack(Clusters<'r>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +142,9 @@ impl Executor<'_> {
         for (request, Request { action, .. }) in requests.iter().enumerate() {
             match action {
                 Action::Unknown => outcomes[request] = Outcome { status: status::UNSUPPORTED, ..Outcome::OK },
+                Action::Unpack(_) if self.unpackers.is_none() => {
+                    outcomes[request] = Outcome { status: status::UNSUPPORTED, ..Outcome::OK };
+                }
                 action => cut(request, action, self.cut_bytes(), &mut jobs),
             }
         }
@@ -157,7 +167,7 @@ impl Executor<'_> {
             work(Some(watcher));
         } else {
             thread::scope(|scope| {
-                for _ in 1..WORKERS {
+                for _ in 1..self.workers(&jobs) {
                     // A thread that the system does not give is done without: the others do its pieces.
                     let _ = thread::Builder::new().spawn_scoped(scope, || work(None));
                 }
@@ -171,6 +181,12 @@ impl Executor<'_> {
         }
     }
 
+    /// How many threads work on jobs: for unpacking as many as there are machines.
+    fn workers(&self, jobs: &[Job<'_>]) -> usize {
+        let unpacks = jobs.iter().any(|job| matches!(job.piece, Piece::Unpack(_)));
+        self.unpackers.filter(|_| unpacks).map_or(WORKERS, Unpackers::count)
+    }
+
     /// Where there is a limit parts are short, so that all workers are done at about the same time.
     fn cut_bytes(&self) -> u64 {
         self.throttle.map_or(CUT_BYTES, |throttle| (throttle.piece_bytes() * PIECES_A_PART).min(CUT_BYTES))
@@ -180,6 +196,10 @@ impl Executor<'_> {
         match job.piece {
             Piece::Whole(action) => self.whole(action, pace).map_err(|error| (0, error)),
             Piece::Copy(run) => tools.copier.copy(self.backends, self.own, &run, pace),
+            Piece::Unpack(clusters) => match self.unpackers {
+                Some(unpackers) => clusters.unpack(self.backends, self.own, unpackers, pace),
+                None => Err((clusters.first, io::Error::from_raw_os_error(libc::ENODEV))),
+            },
             Piece::Compare(record, part, place) => {
                 self.compare(record, part, place, &mut tools.comparer).map_err(|error| (job.record, error))
             }
@@ -228,7 +248,7 @@ impl Executor<'_> {
                 ranges.iter().try_for_each(|range| zero::discard(own, range.offset, range.length))
             }
             Action::Resize(length) => own.resize(*length),
-            Action::Copy(_) | Action::Compare(..) | Action::Unknown => Ok(()),
+            Action::Copy(_) | Action::Compare(..) | Action::Unpack(_) | Action::Unknown => Ok(()),
         }
     }
 
@@ -293,6 +313,10 @@ fn cut<'r>(request: usize, action: &'r Action, cut_bytes: u64, jobs: &mut Vec<Jo
                 }
             }
         }
+        Action::Unpack(records) => unpack::cut(records, |first, records, cost| {
+            let cost = cost.saturating_mul(UNPACKING_COST);
+            jobs.push(Job { request, record: first, piece: Piece::Unpack(Clusters { first, records }), cost });
+        }),
         action => {
             let cost = match action {
                 Action::Read { spans, .. } | Action::Write { spans, .. } => {

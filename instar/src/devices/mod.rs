@@ -18,6 +18,8 @@ mod request;
 mod runs;
 mod throttle;
 mod transport;
+mod unpack;
+mod unpackers;
 mod zero;
 
 #[cfg(test)]
@@ -27,3 +29,4 @@ pub use backend::{Backend, Flushing};
 pub use bus::Bus;
 pub use counters::Counters;
 pub use rehearsal::{Effects, data_bytes, obstacle};
+pub use unpackers::Unpackers;

@@ -6,8 +6,9 @@
 use std::fmt;
 
 use instar_abi::block::{
-    CompareRecord, Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, MAX_STANDARD_RANGES, MAX_STANDARD_SECTORS,
-    MAX_VERDICTS, SECTOR_BYTES, StandardHeader, StandardRange, VendorHeader, kind, request_flag,
+    CompareRecord, Completion, CopyRecord, MAX_CLUSTER_BYTES, MAX_DATA_BYTES, MAX_RECORDS, MAX_STANDARD_RANGES,
+    MAX_STANDARD_SECTORS, MAX_UNPACK_RECORDS, MAX_VERDICTS, SECTOR_BYTES, StandardHeader, StandardRange, UnpackRecord,
+    VendorHeader, kind, request_flag,
 };
 use instar_abi::wire::Wire;
 use virtio_queue::desc::split::Descriptor;
@@ -56,6 +57,8 @@ pub(super) enum Action {
     Copy(Vec<CopyRecord>),
     /// Compare with other devices; one verdict a unit goes to the address.
     Compare(Vec<CompareRecord>, GuestAddress),
+    /// Unpack clusters to this device; every record is of good form.
+    Unpack(Vec<UnpackRecord>),
     /// Make ranges read as zeros. `exact`: the device must not grow.
     WriteZeroes { ranges: Vec<Range>, exact: bool },
     /// Give ranges back.
@@ -76,7 +79,12 @@ impl Action {
     pub(super) fn changes_file(&self) -> bool {
         matches!(
             self,
-            Self::Write { .. } | Self::Copy(_) | Self::WriteZeroes { .. } | Self::Discard(_) | Self::Resize(_)
+            Self::Write { .. }
+                | Self::Copy(_)
+                | Self::Unpack(_)
+                | Self::WriteZeroes { .. }
+                | Self::Discard(_)
+                | Self::Resize(_)
         )
     }
 
@@ -85,6 +93,7 @@ impl Action {
         match self {
             Self::Copy(records) => records.len(),
             Self::Compare(records, _) => records.len(),
+            Self::Unpack(records) => records.len(),
             _ => 1,
         }
     }
@@ -141,7 +150,7 @@ fn vendor_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Actio
     if header.flags & !request_flag::MAY_UNMAP != 0 || header.reserved != 0 {
         return Err(Malformed("a request has unknown flags"));
     }
-    let listed = matches!(header.kind, kind::COPY | kind::COMPARE);
+    let listed = matches!(header.kind, kind::COPY | kind::COMPARE | kind::UNPACK);
     if header.record_count > MAX_RECORDS || (header.record_count != 0 && !listed) {
         return Err(Malformed("a request has too many records"));
     }
@@ -164,6 +173,11 @@ fn vendor_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Actio
             }
             return readable.end().map(|()| Action::Compare(records, span.address));
         }
+        kind::UNPACK => {
+            let records = readable.records(header.record_count)?;
+            check_unpack(&records)?;
+            Action::Unpack(records)
+        }
         kind::WRITE_ZEROES_BYTES => Action::WriteZeroes { ranges: vec![range], exact: false },
         kind::DISCARD_BYTES => Action::Discard(vec![range]),
         kind::RESIZE => Action::Resize(range.offset),
@@ -173,6 +187,20 @@ fn vendor_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Actio
     no_room(&writable)?;
     readable.end()?;
     Ok(action)
+}
+
+/// Each record must be one that a machine can hold, and about bytes that its cluster has.
+fn check_unpack(records: &[UnpackRecord]) -> Result<(), Malformed> {
+    let is_good = |record: &UnpackRecord| {
+        record.packed_bytes <= MAX_CLUSTER_BYTES
+            && (1..=MAX_CLUSTER_BYTES).contains(&record.cluster_bytes)
+            && record.length_bytes > 0
+            && record.skip_bytes.checked_add(record.length_bytes).is_some_and(|end| end <= record.cluster_bytes)
+    };
+    if records.len() > MAX_UNPACK_RECORDS as usize || !records.iter().all(is_good) {
+        return Err(Malformed("a list of packed clusters is impossible"));
+    }
+    Ok(())
 }
 
 /// How many units a list of comparisons has.

@@ -44,7 +44,7 @@ impl Watchdog {
     }
 
     /// The clock alone, for guests that are interrupted by somebody else.
-    pub(super) fn without_timer(limit: Duration) -> Self {
+    pub(crate) fn without_timer(limit: Duration) -> Self {
         Self { timer: None, limit, last_request: Instant::now() }
     }
 

@@ -97,7 +97,9 @@ fn privileged(number: u32) {
             44 => asm!("push 8", "push 0", "retfq"),
             45 => asm!("iretq"),
             // The segment that Linux has for programs of 32 bits, and a system call from there.
-            46 => asm!("lea {place}, [rip + 2f]", "push 0x23", "push {place}", "retfq", "2:", "int 0x80", place = out(reg) _),
+            46 => {
+                asm!("lea {place}, [rip + 2f]", "push 0x23", "push {place}", "retfq", "2:", "int 0x80", place = out(reg) _)
+            }
             47 => asm!("sysenter"),
             48 => asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "nop"),
             _ => {}

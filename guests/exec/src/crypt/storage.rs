@@ -11,7 +11,7 @@ use core::ops::Range;
 use super::cipher::{SECTOR, SectorCipher};
 use crate::bytes::to_index;
 use crate::storage::{
-    CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, Verdict, compare_by_reading,
+    CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, UnpackSegment, Verdict, compare_by_reading,
 };
 
 /// How much is encrypted or decrypted at once.
@@ -259,6 +259,14 @@ impl Storage for Unlocked<'_> {
             }
         }
         Ok(())
+    }
+
+    fn unpack(&mut self, target: DeviceId, segments: &[UnpackSegment]) -> Result<bool, StorageError> {
+        let is_encrypted = |segment: &UnpackSegment| DeviceId(segment.source.device).is_plain();
+        if target.is_plain() || segments.iter().any(is_encrypted) {
+            return Ok(false);
+        }
+        self.storage.unpack(target, segments)
     }
 
     fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError> {

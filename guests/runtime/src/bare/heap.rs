@@ -17,10 +17,11 @@ unsafe impl Sync for Heap {}
 #[global_allocator]
 static HEAP: Heap = Heap(TalcCell::new(Manual));
 
-/// Gives the heap its memory. Called once, before anything is allocated.
-pub(super) fn start(memory_bytes: u64) {
-    let length = usize::try_from(memory_bytes.saturating_sub(HEAP_START)).unwrap_or(0);
-    let start = core::ptr::with_exposed_provenance_mut(HEAP_START as usize);
+/// Gives the heap its memory, from `heap_start` to the end. Called once, before anything is allocated.
+pub(super) fn start(heap_start: u64, memory_bytes: u64) {
+    assert!(heap_start >= HEAP_START, "a heap in other memory");
+    let length = usize::try_from(memory_bytes.saturating_sub(heap_start)).unwrap_or(0);
+    let start = core::ptr::with_exposed_provenance_mut(heap_start as usize);
     // SAFETY: the host maps this memory for reading and writing, and nothing else uses it.
     let heap = unsafe { HEAP.0.claim(start, length) };
     assert!(heap.is_some(), "there is no memory for a heap");

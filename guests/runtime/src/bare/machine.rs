@@ -12,6 +12,7 @@ use instar_abi::memory::{
     SHARED_DONE_BYTES, SHARED_PANIC_TEXT, SHARED_START, SHARED_TOTAL_BYTES,
 };
 use instar_abi::mmio::{CONTROL_START, control, device_page, register};
+use instar_abi::unpack::{PACKED_BYTES, PACKED_START, TABLE_BYTES, TABLE_START, UNPACKED_BYTES, UNPACKED_START};
 use instar_abi::wire::Wire;
 
 use crate::Transport;
@@ -43,6 +44,21 @@ pub(super) fn memory_bytes() -> u64 {
             address = in(reg) CONTROL_START + control::MEMORY_BYTES, options(nostack, preserves_flags));
     }
     value
+}
+
+/// Shows the memory that host and program share in a machine that unpacks, as table, packed and unpacked bytes, and then
+/// says that what is in it is done. Returns when the host has put something else there.
+pub(super) fn with_batch(work: impl FnOnce(&mut [u8], &[u8], &mut [u8])) {
+    let place = |start: u64| ptr::with_exposed_provenance_mut(start as usize);
+    // SAFETY: this memory lies in front of the heap and is used for nothing else; the host writes to it only while the
+    // program waits below, when these borrows have ended.
+    let table = unsafe { slice::from_raw_parts_mut(place(TABLE_START), TABLE_BYTES as usize) };
+    // SAFETY: as above.
+    let packed = unsafe { slice::from_raw_parts(place(PACKED_START), PACKED_BYTES as usize) };
+    // SAFETY: as above.
+    let unpacked = unsafe { slice::from_raw_parts_mut(place(UNPACKED_START), UNPACKED_BYTES as usize) };
+    work(table, packed, unpacked);
+    write_register(CONTROL_START + control::UNPACKED, 1);
 }
 
 /// Says that the report is complete; the host never goes on with the program.

@@ -7,8 +7,11 @@ mod functions;
 mod heap;
 mod machine;
 mod panic;
+mod unpacker;
 
 use instar_abi::job::{ABI_VERSION, JOB_MAGIC, JobHeader, MAX_DEVICES};
+use instar_abi::memory::HEAP_START;
+use instar_abi::unpack::UNPACKER_HEAP_START;
 use instar_abi::wire::Wire;
 use instar_exec::Storage;
 
@@ -21,7 +24,7 @@ pub type Main = fn(&[u8], &mut dyn Storage, &mut [u8]);
 
 /// What the processor enters: makes the heap, runs the work, says that it is done.
 pub fn start(main: Main) -> ! {
-    heap::start(machine::memory_bytes());
+    heap::start(HEAP_START, machine::memory_bytes());
     let job = machine::job();
     let header = JobHeader::get(job);
     assert!(header.magic == JOB_MAGIC, "there is no job");
@@ -30,6 +33,26 @@ pub fn start(main: Main) -> ! {
     let mut storage = VirtioStorage::new(Machine, header.device_count);
     main(job, &mut storage, machine::report());
     done()
+}
+
+/// What the processor enters in a machine that unpacks: batch after batch, until the host does not go on with it.
+pub fn unpack_for_ever() -> ! {
+    heap::start(UNPACKER_HEAP_START, machine::memory_bytes());
+    loop {
+        machine::with_batch(unpacker::unpack);
+    }
+}
+
+/// Defines the entry of the program that unpacks.
+#[macro_export]
+macro_rules! unpacker {
+    () => {
+        /// Where the host starts the processor.
+        #[unsafe(no_mangle)]
+        extern "C" fn _start() -> ! {
+            $crate::bare::unpack_for_ever()
+        }
+    };
 }
 
 /// Defines the entry of a program whose work is a function of type [`Main`](crate::bare::Main).

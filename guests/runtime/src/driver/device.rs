@@ -3,12 +3,12 @@
 use alloc::vec::Vec;
 
 use instar_abi::block::{
-    CompareRecord, Completion, CopyRecord, MAX_DATA_BYTES, MAX_RECORDS, MAX_VERDICTS, VendorHeader, ZEROS, kind,
-    request_flag, status, verdict,
+    CompareRecord, Completion, CopyRecord, MAX_CLUSTER_BYTES, MAX_DATA_BYTES, MAX_RECORDS, MAX_UNPACK_RECORDS,
+    MAX_VERDICTS, UnpackRecord, VendorHeader, ZEROS, codec, kind, request_flag, status, verdict,
 };
 use instar_abi::job::device_flag;
 use instar_abi::wire::Wire;
-use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, StorageError, Verdict};
+use instar_exec::{Codec, CompareSegment, CopySegment, DeviceId, Operation, StorageError, UnpackSegment, Verdict};
 
 use super::Transport;
 use super::memory::SharedMemory;
@@ -267,6 +267,36 @@ impl Device {
         Ok(())
     }
 
+    /// Has the host unpack clusters to this device; `false` where it does not, or could not. Settles first, and afterwards.
+    pub(super) fn unpack(&mut self, t: &mut dyn Transport, segments: &[UnpackSegment]) -> Result<bool, StorageError> {
+        if t.device_state(self.number).flags & device_flag::UNPACKS == 0 {
+            return Ok(false);
+        }
+        self.settle(t)?;
+        for segments in segments.chunks(MAX_UNPACK_RECORDS as usize) {
+            let mut end = self.length_bytes;
+            for (place, segment) in segments.iter().enumerate() {
+                let Some(record) = unpack_record(segment) else { return Ok(false) };
+                end = end.max(self.end(Operation::Copy, segment.target_offset, segment.length_bytes)?);
+                self.records().put(place * UnpackRecord::SIZE_BYTES, &record);
+            }
+            let mut header = request(kind::UNPACK, 0, 0);
+            header.record_count = short(segments.len());
+            let data = Data {
+                address: self.records().address(0),
+                length_bytes: short(segments.len() * UnpackRecord::SIZE_BYTES),
+                device_writes: false,
+            };
+            self.push(t, Operation::Write, segments[0].target_offset, header, Some(data))?;
+            // Whatever is wrong shows again when it is done without the host.
+            if self.settle(t).is_err() {
+                return Ok(false);
+            }
+            self.length_bytes = end;
+        }
+        Ok(true)
+    }
+
     /// Sets the length. Settles first, and afterwards.
     pub(super) fn resize(&mut self, t: &mut dyn Transport, length: u64) -> Result<(), StorageError> {
         self.settle(t)?;
@@ -373,6 +403,26 @@ fn failure(device: u32, queued: Queued, completion: &Completion, records: Option
         _ => queued.offset,
     };
     StorageError { device: DeviceId(device), operation: queued.operation, offset, errno }
+}
+
+/// A piece as the host takes it; `None` for what is too large for that.
+fn unpack_record(segment: &UnpackSegment) -> Option<UnpackRecord> {
+    let source = &segment.source;
+    let bounded = |bytes: u64| u32::try_from(bytes).ok().filter(|bytes| *bytes <= MAX_CLUSTER_BYTES);
+    Some(UnpackRecord {
+        target_offset_bytes: segment.target_offset,
+        source_offset_bytes: source.host_offset,
+        source_device: source.device,
+        packed_bytes: bounded(source.length_bytes)?,
+        cluster_bytes: bounded(source.cluster_size_bytes)?,
+        skip_bytes: bounded(source.offset_in_cluster)?,
+        length_bytes: bounded(segment.length_bytes)?,
+        codec: match source.codec {
+            Codec::Deflate => codec::DEFLATE,
+            Codec::Zlib => codec::ZLIB,
+            Codec::Zstd => codec::ZSTD,
+        },
+    })
 }
 
 fn max_data_bytes() -> usize {

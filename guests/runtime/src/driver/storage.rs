@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, Verdict};
+use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, UnpackSegment, Verdict};
 
 use super::Transport;
 use super::device::Device;
@@ -106,6 +106,11 @@ impl<T: Transport> Storage for VirtioStorage<T> {
     fn copy(&mut self, target: DeviceId, segments: &[CopySegment]) -> Result<(), StorageError> {
         let (device, transport) = self.parts(target, Operation::Copy)?;
         device.copy(transport, segments)
+    }
+
+    fn unpack(&mut self, target: DeviceId, segments: &[UnpackSegment]) -> Result<bool, StorageError> {
+        let (device, transport) = self.parts(target, Operation::Copy)?;
+        device.unpack(transport, segments)
     }
 
     fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError> {

@@ -1,0 +1,50 @@
+//! What the host and a machine that unpacks have in common. Such a machine has no job, no devices and no report: batch after batch
+//! the host puts a table and packed clusters into its memory, and takes unpacked ones out of it.
+//!
+//! All of it lies at the start of what devices may reach, which is the heap of other programs; this program's heap begins behind
+//! it.
+
+use crate::memory::HEAP_START;
+
+/// The table: a [`Batch`], then [`Entry`]s.
+pub const TABLE_START: u64 = HEAP_START;
+/// Length of the table's place in bytes.
+pub const TABLE_BYTES: u64 = 16 << 10;
+/// The most clusters in one batch.
+pub const MAX_ENTRIES: u32 = 256;
+/// Where packed bytes lie.
+pub const PACKED_START: u64 = TABLE_START + TABLE_BYTES;
+/// The most packed bytes in one batch.
+pub const PACKED_BYTES: u64 = 2 << 20;
+/// Where unpacked bytes lie.
+pub const UNPACKED_START: u64 = PACKED_START + PACKED_BYTES;
+/// The most unpacked bytes in one batch.
+pub const UNPACKED_BYTES: u64 = 2 << 20;
+/// Where the program's heap begins.
+pub const UNPACKER_HEAP_START: u64 = HEAP_START + (6 << 20);
+/// How much memory the machine has: its heap takes a decoder of a cluster of 2 MiB several times.
+pub const UNPACKER_MEMORY_BYTES: u64 = 48 << 20;
+
+wire_struct! {
+    /// What is to be unpacked.
+    pub struct Batch {
+        /// How many entries follow, at most [`MAX_ENTRIES`].
+        pub count: u32,
+        /// How many of them have been unpacked; written by the guest. The next one cannot be.
+        pub done: u32,
+    }
+}
+
+wire_struct! {
+    /// One cluster. Both places lie one behind the other, in the order of the entries.
+    pub struct Entry {
+        /// One of [`crate::block::codec`].
+        pub codec: u32,
+        /// Number of packed bytes.
+        pub packed_bytes: u32,
+        /// Number of unpacked bytes.
+        pub cluster_bytes: u32,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}
