@@ -23,7 +23,7 @@ pub const UNPACKED_BYTES: u64 = 2 << 20;
 /// Where the program's heap begins.
 pub const UNPACKER_HEAP_START: u64 = HEAP_START + (6 << 20);
 /// How much memory the machine has: its heap takes a decoder of a cluster of 2 MiB several times.
-pub const UNPACKER_MEMORY_BYTES: u64 = 48 << 20;
+pub const UNPACKER_MEMORY_BYTES: u64 = 80 << 20;
 
 wire_struct! {
     /// What is to be unpacked.

@@ -8,6 +8,7 @@ mod matches;
 use alloc::vec::Vec;
 
 use instar_formats::qcow2::CompressionType;
+use structured_zstd::encoding::{CompressionLevel, compress_slice_to_vec};
 
 use deflate::Deflater;
 
@@ -37,7 +38,7 @@ impl Packer {
                 if self.is_noise(cluster) {
                     return None;
                 }
-                ruzstd::encoding::compress(cluster, &mut self.packed, ruzstd::encoding::CompressionLevel::Fastest);
+                self.packed = compress_slice_to_vec(cluster, CompressionLevel::Default);
             }
         }
         (self.packed.len() < cluster.len()).then_some(&self.packed[..])
