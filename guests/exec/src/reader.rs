@@ -88,7 +88,7 @@ impl Reader {
         let key = (source.device, source.host_offset);
         let cluster = match self.unpacked.take() {
             Some((device, offset, bytes)) if (device, offset) == key => bytes,
-            _ => unpack::cluster(storage, self.layer(source.device), source)?,
+            _ => unpack::cluster(storage, source)?,
         };
         Ok(&self.unpacked.insert((key.0, key.1, cluster)).2)
     }

@@ -24,17 +24,17 @@ const READ_CLUSTERS: usize = 64;
 ///
 /// # Errors
 /// If the device refuses, or the bytes are not what the codec packs.
-pub fn cluster(storage: &mut dyn Storage, layer: u32, source: &CompressedSource) -> Result<Vec<u8>> {
-    let packed = read_vec(storage, layer, DeviceId(source.device), source.host_offset, source.length_bytes)?;
-    opened(layer, source, &packed)
+pub fn cluster(storage: &mut dyn Storage, source: &CompressedSource) -> Result<Vec<u8>> {
+    let packed = read_vec(storage, source.layer, DeviceId(source.device), source.host_offset, source.length_bytes)?;
+    opened(source, &packed)
 }
 
-/// Unpacks parts of compressed clusters to a device. Parts of the same cluster that follow each other take one unpacking.
+/// Unpacks parts of compressed clusters to a device of `layer`. Parts of the same cluster that follow each other take one
+/// unpacking.
 ///
 /// # Errors
 /// As [`cluster`].
 pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut segments: &[UnpackSegment]) -> Result<()> {
-    let failed = |error| Failure::storage(layer, error);
     let mut unpacked: Option<(CompressedSource, Vec<u8>)> = None;
     while let Some(first) = segments.first() {
         let mut sum = 0;
@@ -47,16 +47,18 @@ pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut seg
             now.iter().map(|segment| vec![0; to_index(segment.source.length_bytes)]).collect();
         let mut ranges: Vec<_> =
             now.iter().zip(&mut packed).map(|(part, bytes)| (part.source.host_offset, &mut bytes[..])).collect();
+        let failed = |error| Failure::storage(first.source.layer, error);
         storage.read_many(DeviceId(first.source.device), &mut ranges).map_err(failed)?;
         for (segment, packed) in now.iter().zip(&packed) {
             let source = CompressedSource { offset_in_cluster: 0, ..segment.source };
             let bytes = match unpacked.take() {
                 Some((known, bytes)) if known == source => bytes,
-                _ => opened(layer, &source, packed)?,
+                _ => opened(&source, packed)?,
             };
             let start = to_index(segment.source.offset_in_cluster);
             let part = &bytes[start..start + to_index(segment.length_bytes)];
-            storage.write(target, segment.target_offset, part).map_err(failed)?;
+            let written = storage.write(target, segment.target_offset, part);
+            written.map_err(|error| Failure::storage(layer, error))?;
             unpacked = Some((source, bytes));
         }
         segments = later;
@@ -64,10 +66,10 @@ pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut seg
     Ok(())
 }
 
-fn opened(layer: u32, source: &CompressedSource, packed: &[u8]) -> Result<Vec<u8>> {
-    let size = usize::try_from(source.cluster_size_bytes).map_err(|_| broken(layer, source))?;
+fn opened(source: &CompressedSource, packed: &[u8]) -> Result<Vec<u8>> {
+    let size = usize::try_from(source.cluster_size_bytes).map_err(|_| broken(source))?;
     let mut bytes = vec![0; size];
-    if open(source.codec, packed, &mut bytes) { Ok(bytes) } else { Err(broken(layer, source)) }
+    if open(source.codec, packed, &mut bytes) { Ok(bytes) } else { Err(broken(source)) }
 }
 
 /// Unpacks a cluster into `bytes`, which are zeros, as long as the cluster is; tells whether that was possible.
@@ -81,10 +83,10 @@ pub fn open(codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
     unpacked.is_some()
 }
 
-fn broken(layer: u32, source: &CompressedSource) -> Failure {
+fn broken(source: &CompressedSource) -> Failure {
     Failure::new(
         error_kind::CORRUPT,
-        layer,
+        source.layer,
         format_args!("the compressed cluster at byte {:#x} cannot be unpacked", source.host_offset),
     )
 }
@@ -147,7 +149,7 @@ mod tests {
         let words = proptest::collection::vec((any::<u8>(), 1usize..300, 0u8..9), 1..400);
         (words, 0u8..3).prop_map(|(words, packer)| {
             let spread = |(first, count, step): (u8, usize, u8)| {
-                (0..count).map(move |place| first.wrapping_add(step.wrapping_mul((place % 251) as u8)))
+                (0..=250).cycle().take(count).map(move |place: u8| first.wrapping_add(step.wrapping_mul(place)))
             };
             let plain: Vec<u8> = words.into_iter().flat_map(spread).collect();
             use structured_zstd::encoding::{CompressionLevel, compress_slice_to_vec};

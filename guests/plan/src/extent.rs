@@ -18,6 +18,8 @@ pub enum Codec {
 pub struct CompressedSource {
     /// Device that holds the packed bytes.
     pub device: u32,
+    /// The layer whose cluster it is, for messages.
+    pub layer: u32,
     /// First packed byte.
     pub host_offset: u64,
     /// Upper bound of the packed length in bytes.

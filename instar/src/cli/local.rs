@@ -1,7 +1,6 @@
 //! What carries jobs out: this machine's sandbox, or something in its place.
 
 use std::cell::RefCell;
-use std::mem;
 
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
@@ -76,17 +75,12 @@ fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
     expected.and_then(GuestProgram::embedded)?.prepare(platform, DEFAULT_MEMORY_BYTES).ok()
 }
 
-/// Machines that unpack, for a job that writes, if its files are long enough that something packed in them takes longer than making
-/// the machines.
+/// Machines that unpack, for a job that writes, if its files are so long that unpacking can take longer than making them.
 fn unpackers_for(platform: &Platform, devices: &Devices<'_>) -> Vec<Prepared> {
     let files = devices.files();
     let length = |file: &DeviceFile<'_>| file.file.metadata().map_or(0, |status| status.len());
     let sum = files.iter().fold(0, |sum: u64, file| sum.saturating_add(length(file)));
-    if sum >= UNPACKERS_FROM_BYTES && files.iter().any(|file| file.writable) {
-        prepare_unpackers(platform)
-    } else {
-        Vec::new()
-    }
+    if sum >= UNPACKERS_FROM_BYTES { prepare_unpackers(platform) } else { Vec::new() }
 }
 
 fn program(job_operation: u32) -> Result<GuestProgram<'static>, VmError> {
@@ -132,15 +126,21 @@ impl Sandbox for LocalSandbox {
         let purpose = stages.first().map_or_else(Purpose::default, |stage| stage.devices.purpose());
         let jail = Jail { purpose, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
         let platform = open_once(&mut self.platform, self.runner)?;
-        let mut unpackers = stages.first().map_or_else(Vec::new, |stage| unpackers_for(platform, stage.devices));
+        // Of several stages one writes what the others verify.
+        let writes = |stage: &&Stage<'_>| stage.devices.files().iter().any(|file| file.writable);
+        let mut writer = stages.iter().position(|stage| writes(&stage));
         // All stages tell the same listener.
         let progress = RefCell::new(progress);
         let mut relays: Vec<_> = stages.iter().map(|_| |done, total| (*progress.borrow_mut())(done, total)).collect();
-        let sessions = stages.iter().zip(&mut relays).map(|(stage, relay)| {
+        let sessions = (0..).zip(stages).zip(&mut relays).map(|((index, stage), relay)| {
+            let unpackers = match writer.take_if(|writer| *writer == index) {
+                Some(_) => unpackers_for(platform, stage.devices),
+                None => Vec::new(),
+            };
             Ok(Session {
                 memory_bytes,
                 prepared: self.prepared.take(),
-                unpackers: mem::take(&mut unpackers),
+                unpackers,
                 has_ciphers: stage.has_ciphers,
                 bytes_per_second: stage.devices.bytes_per_second(),
                 progress: Some(relay),

@@ -27,6 +27,14 @@ pub(crate) fn folder() -> Folder {
     zeros[4 * CLUSTER_BYTES + 15] = 1;
     folder.file("zeros.qcow2", &zeros);
     folder.file("disk", &[8; 64 * CLUSTER_BYTES]);
+    // Packed clusters, and files that are long enough for machines that unpack.
+    let nothing = Disk::scattered(128, 0, &mut Numbers(1));
+    folder.file("packed.qcow2", &nothing.as_ordered_qcow2(&Backing::Named("disk", "raw")));
+    folder.file("long", &vec![3; 20 << 20]);
+    for arguments in [&["rebase", "-q", "-c", "-b", ""][..], &["rebase", "-q", "-u", "-b", "long", "-F", "raw"]] {
+        let ended = folder.run(&[arguments, &["--sandbox", "process", "packed.qcow2"]].concat());
+        assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    }
     folder
 }
 
@@ -44,6 +52,7 @@ pub(crate) const OPERATIONS: &[&[&str]] = &[
     &["commit", "-d", "-r", "10M", "slow.qcow2"],
     &["commit", "large.qcow2"],
     &["commit", "growing.qcow2"],
+    &["commit", "packed.qcow2"],
     &["commit", "zeros.qcow2"],
     &["commit", "--delete-overlay", "deleted.qcow2"],
     &["commit", "broken.qcow2"],

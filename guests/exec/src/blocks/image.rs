@@ -193,6 +193,7 @@ impl Blocks {
             Block::Zero => Source::Zero,
             Block::Data(host_offset) => Source::Data { device: self.shape.device.0, host_offset },
             Block::Packed { offset, length_bytes } => Source::Compressed(CompressedSource {
+                layer: self.shape.layer,
                 device: self.shape.device.0,
                 host_offset: offset,
                 length_bytes,

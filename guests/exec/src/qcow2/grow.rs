@@ -105,7 +105,7 @@ impl Qcow2Target {
                 }
                 Source::Compressed(source) => {
                     let from = to_index(source.offset_in_cluster);
-                    let mut bytes = unpack::cluster(storage, self.image.layer, &source)?;
+                    let mut bytes = unpack::cluster(storage, &source)?;
                     bytes.drain(..from);
                     bytes.truncate(to_index(piece.length_bytes));
                     bytes

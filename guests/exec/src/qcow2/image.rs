@@ -173,6 +173,7 @@ impl Image {
                 Subcluster::Zero => Source::Zero,
                 Subcluster::Data => match entry.compressed_range(&self.geometry) {
                     Some(range) => Source::Compressed(CompressedSource {
+                        layer: self.layer,
                         device: self.device.0,
                         host_offset: range.host_offset,
                         length_bytes: range.length_bytes,

@@ -42,7 +42,7 @@ pub(super) fn pack(
                 storage.read(DeviceId(device), host_offset, room).map_err(|error| Failure::storage(layer, error))?
             }
             Source::Compressed(source) => {
-                let unpacked = unpack::cluster(storage, layer, &source)?;
+                let unpacked = unpack::cluster(storage, &source)?;
                 let offset = to_index(source.offset_in_cluster);
                 room.copy_from_slice(&unpacked[offset..offset + room.len()]);
             }

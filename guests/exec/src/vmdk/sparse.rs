@@ -176,6 +176,7 @@ impl Sparse {
                 let grain_size_bytes = self.geometry().grain_size_bytes;
                 let packed_offset = host_offset + if has_markers { GRAIN_MARKER_BYTES } else { 0 };
                 Source::Compressed(CompressedSource {
+                    layer: self.layer,
                     device: self.device.0,
                     host_offset: packed_offset,
                     // Nothing that packs sensibly needs more; how much it is stands in the stream itself.

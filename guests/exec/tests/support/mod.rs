@@ -139,7 +139,7 @@ pub(crate) fn read(storage: &mut MemoryStorage, formats: &[u32], top: u32) -> Ve
                 storage.read(DeviceId(device), host_offset, &mut content[range]).unwrap();
             }
             Source::Compressed(source) => {
-                let unpacked = unpack::cluster(storage, 0, &source).unwrap();
+                let unpacked = unpack::cluster(storage, &source).unwrap();
                 let start = source.offset_in_cluster as usize;
                 content[range.clone()].copy_from_slice(&unpacked[start..start + range.len()]);
             }

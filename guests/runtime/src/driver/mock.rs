@@ -4,7 +4,9 @@
 
 use std::vec::Vec;
 
-use instar_abi::block::{CompareRecord, Completion, CopyRecord, VendorHeader, kind, request_flag, status};
+use instar_abi::block::{
+    CompareRecord, Completion, CopyRecord, UnpackRecord, VendorHeader, kind, request_flag, status,
+};
 use instar_abi::job::device_flag;
 use instar_abi::memory::DeviceState;
 use instar_abi::mmio::Attach;
@@ -18,6 +20,7 @@ use super::ring::Descriptor;
 pub(super) struct Disk {
     pub(super) bytes: Vec<u8>,
     pub(super) read_only: bool,
+    pub(super) unpacks: bool,
     /// Requests served, in order.
     pub(super) served: Vec<u32>,
     pub(super) doorbells: usize,
@@ -152,6 +155,20 @@ impl Mock {
                 assert_eq!(answers.len(), room.length_bytes as usize);
                 store(room.address, &answers);
             }
+            // "Packed" here is one byte: what the cluster is full of.
+            kind::UNPACK => {
+                let data = data.expect("records");
+                let list = fetch(data.address, data.length_bytes);
+                assert_eq!(list.len(), header.record_count as usize * UnpackRecord::SIZE_BYTES);
+                for (at, record) in (0..).zip(list.chunks_exact(UnpackRecord::SIZE_BYTES).map(UnpackRecord::get)) {
+                    assert!(
+                        record.skip_bytes + record.length_bytes <= record.cluster_bytes && record.packed_bytes == 1
+                    );
+                    let packed = self.disks[record.source_device as usize].bytes[record.source_offset_bytes as usize];
+                    let bytes = std::vec![packed; record.length_bytes as usize];
+                    self.put(device, record.target_offset_bytes as usize, &bytes).map_err(|errno| (errno, at))?;
+                }
+            }
             kind::WRITE_ZEROES_BYTES => {
                 assert!(header.flags & !request_flag::MAY_UNMAP == 0);
                 self.put(device, offset, &std::vec![0; length]).map_err(|errno| (errno, 0))?;
@@ -208,7 +225,8 @@ impl Transport for Mock {
 
     fn device_state(&self, device: u32) -> DeviceState {
         let disk = &self.disks[device as usize];
-        let flags = if disk.read_only { 0 } else { device_flag::WRITABLE };
+        let mut flags = if disk.read_only { 0 } else { device_flag::WRITABLE };
+        flags |= if disk.unpacks { device_flag::UNPACKS } else { 0 };
         DeviceState { length_bytes: disk.bytes.len() as u64, flags, reserved: 0 }
     }
 

@@ -4,7 +4,9 @@ use std::vec;
 use std::vec::Vec;
 
 use instar_abi::block::kind;
-use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage, Verdict};
+use instar_exec::{
+    Codec, CompareSegment, CompressedSource, CopySegment, DeviceId, Operation, Storage, UnpackSegment, Verdict,
+};
 
 use super::mock::{Disk, Mock};
 use super::storage::VirtioStorage;
@@ -233,4 +235,41 @@ fn progress_reaches_the_machine() {
     let mut storage = storage(Vec::new(), Vec::new(), false);
     storage.progress(1, 2);
     assert_eq!(storage.transport().progress, [(1, 2)]);
+}
+
+#[test]
+fn the_host_unpacks_where_it_says_that_it_can() {
+    let segment = |at: u64| UnpackSegment {
+        target_offset: at * 100,
+        length_bytes: 100,
+        source: CompressedSource {
+            layer: 0,
+            device: OVERLAY.0,
+            host_offset: at,
+            length_bytes: 1,
+            cluster_size_bytes: 512,
+            codec: Codec::Zstd,
+            offset_in_cluster: 7,
+        },
+    };
+    let segments: Vec<UnpackSegment> = (0..1500).map(segment).collect();
+    let mut storage = storage(Vec::new(), pattern(1500, 3), false);
+    assert_eq!(storage.unpack(BASE, &segments), Ok(false));
+    assert_eq!(storage.length_bytes(BASE), 0);
+    storage.transport_mut().disks[0].unpacks = true;
+    storage.write(BASE, 0, &[1; 150_100]).expect("queued");
+    assert_eq!(storage.unpack(BASE, &segments), Ok(true));
+    assert_eq!(storage.length_bytes(BASE), 150_100);
+    let disk = &storage.transport().disks[0];
+    assert_eq!(disk.served, [kind::WRITE_BYTES, kind::UNPACK, kind::UNPACK]);
+    let expected: Vec<u8> = pattern(1500, 3).into_iter().flat_map(|byte| [byte; 100]).chain([1; 100]).collect();
+    assert!(disk.bytes == expected);
+    // What the host cannot do, and what it cannot take, is left to the caller.
+    storage.transport_mut().disks[0].full_at = Some(200);
+    assert_eq!(storage.unpack(BASE, &segments), Ok(false));
+    let mut large = segments[0];
+    large.source.cluster_size_bytes = 4 << 20;
+    assert_eq!(storage.unpack(BASE, &[large]), Ok(false));
+    let far = UnpackSegment { target_offset: u64::MAX, ..segments[0] };
+    assert_eq!(storage.unpack(BASE, &[far]).map_err(|error| error.errno), Err(27));
 }

@@ -6,6 +6,7 @@ mod executor;
 mod rehearsal;
 mod request;
 mod transport;
+mod unpack;
 
 use std::fs::File;
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! What is read out of descriptor chains, and what is refused.
 
-use instar_abi::block::{CompareRecord, CopyRecord, StandardHeader, StandardRange, VendorHeader, kind};
+use instar_abi::block::{CompareRecord, CopyRecord, StandardHeader, StandardRange, UnpackRecord, VendorHeader, kind};
 use instar_abi::memory::{HEAP_START, MIN_MEMORY_BYTES};
 use instar_abi::wire::Wire;
 use proptest::prelude::*;
@@ -120,6 +120,42 @@ fn compare_needs_a_byte_for_each_unit() {
     assert!(parse(0, 1025, &[room(3)]).is_err());
     assert!(parse(1, u64::MAX, &[room(3)]).is_err());
     assert!(parse(1, 32769, &[room(32769)]).is_err());
+}
+
+#[test]
+fn packed_clusters_must_be_of_a_size_that_machines_hold() {
+    let good = UnpackRecord {
+        target_offset_bytes: u64::MAX,
+        source_offset_bytes: u64::MAX,
+        source_device: u32::MAX,
+        packed_bytes: 2 << 20,
+        cluster_bytes: 2 << 20,
+        skip_bytes: 1,
+        length_bytes: (2 << 20) - 1,
+        codec: u32::MAX,
+    };
+    let parse = |count: u32, record: &UnpackRecord| {
+        let ram = ram();
+        write_wire(ram.dma(), HEADER, &vendor(kind::UNPACK, 0, 0, count));
+        for place in 0..u64::from(count) {
+            write_wire(ram.dma(), DATA + place * UnpackRecord::SIZE_BYTES as u64, record);
+        }
+        let list = piece(DATA, UnpackRecord::SIZE_BYTES * count as usize, false);
+        parse_chain(ram.dma(), &[piece(HEADER, 32, false), list, piece(ANSWER, 16, true)])
+    };
+    let action = parse(1024, &good).expect("good form").action;
+    assert!(matches!(action, Action::Unpack(records) if records.len() == 1024 && records[1023] == good));
+    assert!(parse(1025, &good).is_err());
+    for bad in [
+        UnpackRecord { packed_bytes: (2 << 20) + 1, ..good.clone() },
+        UnpackRecord { cluster_bytes: (2 << 20) + 1, ..good.clone() },
+        UnpackRecord { cluster_bytes: 0, skip_bytes: 0, length_bytes: 0, ..good.clone() },
+        UnpackRecord { skip_bytes: 2, ..good.clone() },
+        UnpackRecord { skip_bytes: u32::MAX, ..good.clone() },
+        UnpackRecord { length_bytes: 0, ..good.clone() },
+    ] {
+        assert!(parse(1, &bad).is_err(), "{bad:?}");
+    }
 }
 
 #[test]
