@@ -29,8 +29,8 @@ use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 /// How long a guest may run without a request where nobody says otherwise.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 
-/// The most machines that unpack for one job.
-const UNPACKERS_MAX: usize = 8;
+/// The most machines that unpack for one job: more of them than disks can follow only take memory.
+const UNPACKERS_MAX: usize = 4;
 
 /// A program for the sandbox.
 #[derive(Clone, Copy, Debug)]

@@ -21,13 +21,15 @@ pub struct Transfer {
     segments: Vec<CopySegment>,
     packed: Vec<UnpackSegment>,
     packed_bytes: u64,
+    /// Start and length of what is to read as zeros.
+    zeros: Vec<(u64, u64)>,
 }
 
 impl Transfer {
     /// For the device that holds the data of `layer`.
     #[must_use]
     pub fn new(layer: u32, target: DeviceId) -> Self {
-        Self { layer, target, segments: Vec::new(), packed: Vec::new(), packed_bytes: 0 }
+        Self { layer, target, segments: Vec::new(), packed: Vec::new(), packed_bytes: 0, zeros: Vec::new() }
     }
 
     /// Takes `length_bytes` of `source` to `target_offset`. Complete only after [`Transfer::hand_on`] and a settle.
@@ -46,9 +48,10 @@ impl Transfer {
     ) -> Result<()> {
         match source {
             Source::Absent => unreachable!("absent extents are resolved before they are moved"),
-            Source::Zero => storage
-                .write_zeroes(self.target, target_offset, length_bytes, true)
-                .map_err(|error| Failure::storage(self.layer, error)),
+            Source::Zero => {
+                self.zeros.push((target_offset, length_bytes));
+                if self.zeros.len() >= SEGMENTS_MAX { self.hand_on(storage) } else { Ok(()) }
+            }
             Source::Data { device, host_offset } => {
                 self.push_copy(CopySegment {
                     target_offset,
@@ -66,16 +69,21 @@ impl Transfer {
         }
     }
 
-    /// Hands what was gathered to the storage.
+    /// Hands what was gathered to the storage: first what may turn out to be damaged.
     ///
     /// # Errors
     /// If the device refuses, or a compressed cluster does not unpack.
     pub fn hand_on(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.unpack(storage)?;
         if !self.segments.is_empty() {
             storage.copy(self.target, &self.segments).map_err(|error| Failure::storage(self.layer, error))?;
             self.segments.clear();
         }
-        self.unpack(storage)
+        for (offset, length_bytes) in self.zeros.drain(..) {
+            let zeroed = storage.write_zeroes(self.target, offset, length_bytes, true);
+            zeroed.map_err(|error| Failure::storage(self.layer, error))?;
+        }
+        Ok(())
     }
 
     fn unpack(&mut self, storage: &mut dyn Storage) -> Result<()> {

@@ -124,7 +124,7 @@ fn there_are_machines_where_there_are_processors_and_kvm() {
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let platform = Platform::open(Runner::Kvm).expect("KVM");
-    let expected = if processors < 2 { 0 } else { processors.min(8) };
+    let expected = if processors < 2 { 0 } else { processors.min(4) };
     assert_eq!(prepare_unpackers(&platform).len(), expected);
     assert!(prepare_unpackers(&Platform::Process).is_empty());
 }
