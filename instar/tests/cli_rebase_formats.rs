@@ -158,6 +158,9 @@ fn what_a_vmdk_overlay_cannot_be_based_on_is_refused() {
     }
     let uncompressed = "instar: Error while writing to COW image: Operation not supported";
     folder.fails(&["rebase", "-c", "-b", "other.vmdk", "-F", "vmdk", "overlay.vmdk"], uncompressed);
+    // Where nothing is to be copied, nothing is to be compressed.
+    let ended = folder.run(&["rebase", "-c", "-b", "base.vmdk", "-F", "vmdk", "overlay.vmdk"]);
+    assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""));
     // A parent that was changed behind the overlay's back is not what the overlay shows.
     folder.file("base.vmdk", &vmdk(Some(0xbb), 0xdddd, None));
     let stale =

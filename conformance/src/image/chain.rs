@@ -8,6 +8,7 @@ use super::raw::Raw;
 use super::vdi::Vdi;
 use super::vhdx::Vhdx;
 use super::vmdk::Vmdk;
+use super::vpc::Vpc;
 use super::{Backing, Extent, Files, ImageError, Kind, Layer, OnDisk, bad};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ fn open_layer(files: &dyn Files, path: &Path, format: Option<&str>) -> Result<Bo
             b"QED\0" => "qed",
             b"vhdx" => "vhdx",
             b"With" => "parallels",
+            b"cone" => "vpc",
             _ if source.bytes(0x40, 4)? == [0x7f, 0x10, 0xda, 0xbe] => "vdi",
             _ => "raw",
         },
@@ -65,6 +67,7 @@ fn open_layer(files: &dyn Files, path: &Path, format: Option<&str>) -> Result<Bo
         "vdi" => Box::new(Vdi::open(source)?),
         "vhdx" => Box::new(Vhdx::open(source)?),
         "parallels" => Box::new(Parallels::open(source)?),
+        "vpc" => Box::new(Vpc::open(source)?),
         other => return bad(format!("unknown format {other:?}")),
     })
 }

@@ -13,6 +13,7 @@ mod raw;
 mod vdi;
 mod vhdx;
 mod vmdk;
+mod vpc;
 
 pub use bytes::{Files, OnDisk, ReadAt, Source};
 pub use chain::{Chain, MAX_PIECES, Piece, resolve_name};

@@ -1,7 +1,7 @@
 //! What a guest reads through each file's chain: the recorded digest.
 //!
 //! Two readers answer, the `imago` crate (qcow2 and raw chains without subclusters and zstd) and this crate's own; both must agree.
-//! For qed, qcow, vdi, vhdx, parallels and sparse vmdk only the own reader answers.
+//! For qed, qcow, vdi, vhdx, vpc, parallels and sparse vmdk only the own reader answers.
 //! Cannot see: what snapshots hold, and bytes beyond the virtual size.
 
 use super::{Evidence, Finding};

@@ -8,6 +8,7 @@ use super::{Evidence, Finding, Strictness};
 use crate::case::{Operation, Outcome};
 use crate::image::qcow2::Qcow2;
 use crate::runner::format_of;
+use std::path::Path;
 
 /// Which lengths are right for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +43,25 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome, strictness: Strictness)
                 findings.push(Finding::file("length", name, format!("recorded {length}, now {}", now.length)));
             }
             Some(Allowed::UpTo(longest)) if now.length > longest => {
-                let path = evidence.folder.join(name);
-                let free = Qcow2::open(&path).and_then(|image| image.free_bytes()).unwrap_or(0);
-                let only = if now.length - free <= longest { "; the difference is free clusters" } else { "" };
-                let text = format!("recorded at most {longest}, now {}{only}", now.length);
+                let why = explanation(&evidence.folder.join(name), now.length, longest);
+                let text = format!("recorded at most {longest}, now {}{why}", now.length);
                 findings.push(Finding::file("length", name, text));
             }
             _ => {}
         }
     }
     findings
+}
+
+/// What a qcow2 file of `length` bytes holds where the longest that qemu-img left has `longest` bytes.
+fn explanation(path: &Path, length: u64, longest: u64) -> &'static str {
+    let Ok(image) = Qcow2::open(path) else { return "" };
+    let used = length.saturating_sub(image.free_bytes().unwrap_or(0));
+    if used <= longest {
+        "; the difference is free clusters"
+    } else if used <= longest.next_multiple_of(image.cluster_size()) {
+        "; the difference is the rest of the last cluster"
+    } else {
+        ""
+    }
 }

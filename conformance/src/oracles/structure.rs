@@ -1,6 +1,6 @@
 //! Structure of qcow2 files: corruptions and leaks as counted by this crate's own checker, no more than recorded.
 //!
-//! Not judged by it: raw, vmdk, vdi, vhdx, qed, qcow and parallels files (an installed qemu-img checks some of them).
+//! Not judged by it: raw, vmdk, vdi, vhdx, vpc, qed, qcow and parallels files (an installed qemu-img checks some of them).
 //! Cannot see: whether data is right, and what the checker's header lists.
 
 use super::{Evidence, Finding, Strictness};

@@ -70,6 +70,11 @@ impl Qcow2 {
         Ok(self.bitmaps()?.into_iter().filter(|bitmap| bitmap.enabled && !bitmap.in_use).collect())
     }
 
+    /// Length of a cluster in bytes.
+    pub fn cluster_size(&self) -> u64 {
+        self.header.cluster_size()
+    }
+
     /// Bytes of host clusters inside of the file that nothing uses, as the refcounts have it.
     pub fn free_bytes(&self) -> Result<u64, ImageError> {
         let stored = refcounts::Stored::read(&self.source, &self.header)?;

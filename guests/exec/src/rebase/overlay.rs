@@ -50,12 +50,12 @@ impl Overlay {
     /// Opens layer 0.
     ///
     /// # Errors
-    /// If its metadata cannot be trusted, or it has no compressed clusters although these are asked for.
+    /// If its metadata cannot be trusted.
     pub(super) fn open(storage: &mut dyn Storage, job: &Job<'_>, order: &Order) -> Result<Self> {
         // A chain may lie below the overlay before or after: an unallocated cluster is never as good as a zero one.
         const HAS_BACKING: bool = true;
         let (device, image_format) = image_device(job, 0)?;
-        let overlay = match image_format {
+        Ok(match image_format {
             format::QCOW2 => {
                 let image = open_qcow2(storage, job, 0, Access::ReadWrite)?;
                 let target = Box::new(Qcow2Target::new(storage, image, HAS_BACKING)?);
@@ -85,16 +85,7 @@ impl Overlay {
                 let blocks = open_blocks(storage, 0, device, image_format)?;
                 Self::Qed(BlocksTarget::new(storage, blocks, HAS_BACKING)?)
             }
-        };
-        let packs = match &overlay {
-            Self::Qcow2 { .. } => true,
-            Self::Vmdk(target) => target.packs(),
-            Self::Qed(_) => false,
-        };
-        if order.compresses && !packs {
-            return Err(Failure { errno: ENOTSUP, ..Failure::new(error_kind::STORAGE, 0, "Operation not supported") });
-        }
-        Ok(overlay)
+        })
     }
 
     /// What receives extents.
@@ -155,14 +146,18 @@ impl Overlay {
         }
     }
 
-    /// Whether packed clusters can be stored at all.
+    /// Whether what is received can be stored packed, as is asked for.
     ///
     /// # Errors
-    /// If they cannot.
-    pub(super) fn check_packing(&self) -> Result<()> {
+    /// If it cannot.
+    pub(super) fn check_packing(&self, received: &Received) -> Result<()> {
         match self {
+            Self::Qcow2 { .. } if received.packed.is_empty() => Ok(()),
             Self::Qcow2 { target, .. } => target.check_packing(),
-            Self::Vmdk(_) | Self::Qed(_) => Ok(()),
+            Self::Vmdk(target) if target.packs() => Ok(()),
+            Self::Vmdk(_) | Self::Qed(_) => {
+                Err(Failure { errno: ENOTSUP, ..Failure::new(error_kind::STORAGE, 0, "Operation not supported") })
+            }
         }
     }
 

@@ -43,6 +43,7 @@ pub(super) fn rebase(
         window_bytes,
         unit_bytes,
         cluster_size_bytes: overlay.cluster_size_bytes(),
+        compresses: order.compresses,
         reads_back: order.step == Step::CopyOnly && overlay.writes_at_once(),
         overlay,
         chains,
@@ -116,6 +117,8 @@ struct Work {
     /// The smallest part of the overlay that can be received by itself.
     unit_bytes: u64,
     cluster_size_bytes: u64,
+    /// Whether the overlay is to receive compressed clusters.
+    compresses: bool,
     /// Whether what the overlay receives is read again before tables show it.
     reads_back: bool,
     overlay: Overlay,
@@ -168,8 +171,8 @@ impl Work {
         if received.plain.is_empty() && received.packed.is_empty() {
             return Ok(());
         }
-        if !received.packed.is_empty() {
-            self.overlay.check_packing()?;
+        if self.compresses {
+            self.overlay.check_packing(&received)?;
         }
         self.count(&received);
         let target = self.overlay.target();
