@@ -56,12 +56,12 @@ pub fn judge(evidence: &Evidence<'_>, outcome: &Outcome, strictness: Strictness)
 /// What a qcow2 file of `length` bytes holds where the longest that qemu-img left has `longest` bytes.
 fn explanation(path: &Path, length: u64, longest: u64) -> &'static str {
     let Ok(image) = Qcow2::open(path) else { return "" };
-    let used = length.saturating_sub(image.free_bytes().unwrap_or(0));
-    if used <= longest {
-        "; the difference is free clusters"
-    } else if used <= longest.next_multiple_of(image.cluster_size()) {
-        "; the difference is the rest of the last cluster"
-    } else {
-        ""
+    let free = image.free_bytes().unwrap_or(0);
+    let used = length.saturating_sub(free);
+    match used.checked_sub(longest) {
+        None | Some(0) => "; the difference is free clusters",
+        Some(more) if more > longest.next_multiple_of(image.cluster_size()) - longest => "",
+        Some(_) if free == 0 => "; the difference is the rest of the last cluster",
+        Some(_) => "; the difference is free clusters and the rest of the last one",
     }
 }
