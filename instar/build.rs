@@ -12,7 +12,7 @@ mod guests;
 /// the guests. Files without content stand for their programs there; nothing that is built so can run a guest.
 const DOCS_ONLY_VARIABLE: &str = "DOCS_RS";
 
-const PROGRAMS: [&str; 5] = ["info", "commit", "rebase", "map", "unpack"];
+const PROGRAMS: [&str; 5] = ["info", "commit", "rebase", "map", "codec"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let manifest_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).join("Cargo.toml").display());
     }
     for watched in
-        ["bin/info", "bin/commit", "bin/rebase", "bin/map", "bin/unpack", "bin/link.ld", "Cargo.toml", "Cargo.lock"]
+        ["bin/info", "bin/commit", "bin/rebase", "bin/map", "bin/codec", "bin/link.ld", "Cargo.toml", "Cargo.lock"]
     {
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).display());
     }

@@ -128,7 +128,7 @@ fn within<'a>(
 ) -> Result<Vec<Counted>, VmError> {
     let of_session = |session: &Session<'_>| {
         let files = session.devices.iter().flat_map(DeviceFile::descriptors).map(AsRawFd::as_raw_fd);
-        let machine = session.prepared.iter().chain(&session.unpackers).flat_map(Prepared::descriptors);
+        let machine = session.prepared.iter().chain(&session.codec_machines).flat_map(Prepared::descriptors);
         files.chain(session.platform.descriptor()).chain(machine).collect::<Vec<_>>()
     };
     let used = sessions.iter().flat_map(of_session);

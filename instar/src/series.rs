@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use crate::devices::{Counters, Unpackers};
+use crate::devices::{CodecMachines, Counters};
 use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::session::{Report, Session};
@@ -34,12 +34,12 @@ pub fn run(
     let jail = jail.map(|jail| Jail { runner: platform.kind(), ..jail });
     let mut began = Instant::now();
     let mut machines = Vec::with_capacity(sessions.len());
-    let mut unpackers = Vec::with_capacity(sessions.len());
+    let mut codec_machines = Vec::with_capacity(sessions.len());
     let mut efforts = Vec::with_capacity(sessions.len());
     let mut warnings = Vec::new();
     for session in &mut sessions {
         machines.push(session.machine(jail.as_ref(), &mut warnings)?);
-        unpackers.push(session.unpackers()?);
+        codec_machines.push(session.codec_machines()?);
         let now = Instant::now();
         efforts.push(Effort { start: now - began, ..Effort::default() });
         began = now;
@@ -57,9 +57,9 @@ pub fn run(
     info!(machines = machines.len(), devices = backends.len(), took = ?start, "sandbox ready");
     let mut done = Vec::with_capacity(sessions.len());
     let mut result = Ok(());
-    let runs = sessions.into_iter().zip(&mut machines).zip(unpackers).zip(efforts);
-    for (index, (((session, vm), unpackers), mut effort)) in runs.enumerate() {
-        match one(session, vm, unpackers, backends, &mut watchdog, &mut effort) {
+    let runs = sessions.into_iter().zip(&mut machines).zip(codec_machines).zip(efforts);
+    for (index, (((session, vm), codec_machines), mut effort)) in runs.enumerate() {
+        match one(session, vm, codec_machines, backends, &mut watchdog, &mut effort) {
             Ok((report, given_back)) => {
                 backends = given_back;
                 let report = report.with_warnings(mem::take(&mut warnings));
@@ -84,7 +84,7 @@ type Backends<'f> = Vec<crate::devices::Backend<'f>>;
 fn one<'f>(
     session: Session<'_>,
     vm: &mut Vm,
-    unpackers: Option<Unpackers>,
+    codec_machines: Option<CodecMachines>,
     mut backends: Backends<'f>,
     watchdog: &mut Watchdog,
     effort: &mut Effort,
@@ -93,16 +93,17 @@ fn one<'f>(
         backend.hand_over(device.writable).map_err(|error| VmError::setup("making what was written durable", error))?;
     }
     let began = Instant::now();
-    let (report, backends, counters) = session.carry_out(vm, unpackers, backends, watchdog)?;
+    let (report, backends, counters) = session.carry_out(vm, codec_machines, backends, watchdog)?;
     info!(took = ?began.elapsed(), exits = vm.exits(), "guest ended");
     let Counters { read_bytes, written_bytes, copied_bytes, compared_bytes, .. } = counters;
-    let Counters { unpacked_bytes, zeroed_bytes, barriers, failures, .. } = counters;
+    let Counters { unpacked_bytes, packed_bytes, zeroed_bytes, barriers, failures, .. } = counters;
     info!(
         read_bytes,
         written_bytes,
         copied_bytes,
         compared_bytes,
         unpacked_bytes,
+        packed_bytes,
         zeroed_bytes,
         barriers,
         failures,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use instar_abi::codec_machine::CODEC_MEMORY_BYTES;
 use instar_abi::job::operation;
 use instar_abi::memory::{
     DEFAULT_MEMORY_BYTES, JOB_BYTES, JOB_START, REPORT_BYTES, REPORT_START, SHARED_DONE_BYTES, SHARED_START,
@@ -17,10 +18,9 @@ use instar_abi::memory::{
 use instar_abi::report::{
     CommitReport, InfoReport, MAX_TEXT_BYTES, MapReport, REPORT_MAGIC, RebaseReport, ReportHeader, outcome,
 };
-use instar_abi::unpack::UNPACKER_MEMORY_BYTES;
 use instar_abi::wire::Wire;
 
-use crate::devices::{Backend, Bus, Counters, Effects, Flushing, Unpackers};
+use crate::devices::{Backend, Bus, CodecMachines, Counters, Effects, Flushing};
 use crate::effort::Effort;
 use crate::jail::{Jail, Layer, Runner};
 use crate::series;
@@ -30,7 +30,7 @@ use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 
 /// The most machines that unpack for one job: more of them than disks can follow only take memory.
-const UNPACKERS_MAX: usize = 4;
+const CODEC_MACHINES_MAX: usize = 4;
 
 /// A program for the sandbox.
 #[derive(Clone, Copy, Debug)]
@@ -70,16 +70,16 @@ impl<'a> GuestProgram<'a> {
     }
 }
 
-/// Makes machines that unpack, as many as there are processors, for [`Session::unpackers`]; none where there is one processor
+/// Makes machines that unpack, as many as there are processors, for [`Session::codec_machines`]; none where there is one processor
 /// alone, or where guests run in processes, which only the thread that made them can run. What cannot be made is done without.
 #[must_use]
-pub fn prepare_unpackers(platform: &Platform) -> Vec<Prepared> {
-    let processors = thread::available_parallelism().map_or(1, usize::from).min(UNPACKERS_MAX);
+pub fn prepare_codec_machines(platform: &Platform) -> Vec<Prepared> {
+    let processors = thread::available_parallelism().map_or(1, usize::from).min(CODEC_MACHINES_MAX);
     if processors < 2 || platform.kind() != Runner::Kvm {
         return Vec::new();
     }
-    let elf = include_bytes!(concat!(env!("OUT_DIR"), "/unpack.bin"));
-    (0..processors).map_while(|_| Prepared::new(platform, elf, UNPACKER_MEMORY_BYTES).ok()).collect()
+    let elf = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
+    (0..processors).map_while(|_| Prepared::new(platform, elf, CODEC_MEMORY_BYTES).ok()).collect()
 }
 
 /// A file that becomes a device; its place in the list is the device's number.
@@ -145,8 +145,8 @@ pub struct Session<'a> {
     pub limit: Duration,
     /// The machine, if there is one already; of another size than `memory_bytes` it is of no use.
     pub prepared: Option<Prepared>,
-    /// Machines for unpacking that the job may use, made by [`prepare_unpackers`].
-    pub unpackers: Vec<Prepared>,
+    /// Machines for unpacking that the job may use, made by [`prepare_codec_machines`].
+    pub codec_machines: Vec<Prepared>,
     /// Whether the job has ciphers to compute, for which the processor may have instructions.
     pub has_ciphers: bool,
     /// The most bytes to write in a second, on all devices together; 0 for no limit.
@@ -175,7 +175,7 @@ impl<'a> Session<'a> {
             memory_bytes: DEFAULT_MEMORY_BYTES,
             limit: DEFAULT_LIMIT,
             prepared: None,
-            unpackers: Vec::new(),
+            codec_machines: Vec::new(),
             has_ciphers: false,
             bytes_per_second: 0,
             progress: None,
@@ -234,25 +234,27 @@ impl<'a> Session<'a> {
     }
 
     /// The machines for unpacking, if there are some.
-    pub(crate) fn unpackers(&mut self) -> Result<Option<Unpackers>, VmError> {
-        let prepared = mem::take(&mut self.unpackers).into_iter();
+    pub(crate) fn codec_machines(&mut self) -> Result<Option<CodecMachines>, VmError> {
+        let prepared = mem::take(&mut self.codec_machines).into_iter();
         let machines = prepared.map(|machine| machine.complete(self.platform, 0, false));
         let machines = machines.collect::<Result<Vec<_>, _>>()?;
-        Ok((!machines.is_empty()).then(|| Unpackers::new(machines, self.limit)))
+        Ok((!machines.is_empty()).then(|| CodecMachines::new(machines, self.limit)))
     }
 
     /// Runs the guest of a machine on its devices, which are given back.
     pub(crate) fn carry_out<'f>(
         self,
         vm: &mut Vm,
-        unpackers: Option<Unpackers>,
+        codec_machines: Option<CodecMachines>,
         backends: Vec<Backend<'f>>,
         watchdog: &mut Watchdog,
     ) -> Result<(Report, Vec<Backend<'f>>, Counters), VmError> {
         let meter = RefCell::new(Meter { progress: self.progress, guest: (0, 0), shown: (0, 0) });
         let mut on_copied = |copied, total| meter.borrow_mut().host_copied(copied, total);
-        let mut bus =
-            Bus::new(backends)?.limited_to(self.bytes_per_second).unpacking_with(unpackers).watched_by(&mut on_copied);
+        let mut bus = Bus::new(backends)?
+            .limited_to(self.bytes_per_second)
+            .with_codec_machines(codec_machines)
+            .watched_by(&mut on_copied);
         bus.publish(vm.ram())?;
         vm.run(Run {
             bus: &mut bus,

@@ -39,8 +39,12 @@ pub mod kind {
     pub const SYNC: u32 = 0x8000_0008;
     /// Vendor: unpack compressed clusters to this device; the descriptors between header and answer hold
     /// [`super::UnpackRecord`]s. Known only where the device says so
-    /// ([`crate::job::device_flag::UNPACKS`]).
+    /// ([`crate::job::device_flag::CODECS`]).
     pub const UNPACK: u32 = 0x8000_0009;
+    /// Vendor: pack clusters, whatever the device holds; the descriptors between header and answer hold a [`super::PackRecord`] and
+    /// the clusters, and room for as many [`super::PackedLength`]s and for as many bytes as the clusters have. What a cluster is packed
+    /// to lies there as the cluster lay. Known only where the device says so, as UNPACK.
+    pub const PACK: u32 = 0x8000_000a;
     /// Bit that vendor requests have in common.
     pub const VENDOR_BIT: u32 = 0x8000_0000;
 }
@@ -73,7 +77,7 @@ pub mod verdict {
     pub const DIFFERS_FROM_ZEROS: u8 = 2;
 }
 
-/// `UnpackRecord::codec`.
+/// `UnpackRecord::codec` and `PackRecord::codec`.
 pub mod codec {
     /// Raw deflate, as qcow2's "zlib".
     pub const DEFLATE: u32 = 0;
@@ -93,6 +97,8 @@ pub const MAX_RECORDS: u32 = 4096;
 pub const MAX_CLUSTER_BYTES: u32 = 2 << 20;
 /// The most records in one UNPACK list.
 pub const MAX_UNPACK_RECORDS: u32 = 1024;
+/// The most bytes of clusters in one PACK.
+pub const MAX_PACK_BYTES: u64 = 4 << 20;
 /// The most data bytes in one read or write request.
 pub const MAX_DATA_BYTES: u64 = 16 << 20;
 /// The most ranges in one of virtio-blk's DISCARD or WRITE_ZEROES requests.
@@ -131,11 +137,11 @@ wire_struct! {
         pub kind: u32,
         /// Bits of [`request_flag`].
         pub flags: u32,
-        /// First byte (RESIZE: the new length; COPY, COMPARE, UNPACK and SYNC: zero).
+        /// First byte (RESIZE: the new length; COPY, COMPARE, UNPACK, PACK and SYNC: zero).
         pub offset_bytes: u64,
-        /// Number of bytes (COPY, COMPARE, UNPACK, RESIZE and SYNC: zero).
+        /// Number of bytes (COPY, COMPARE, UNPACK, PACK, RESIZE and SYNC: zero).
         pub length_bytes: u64,
-        /// Number of records in the list (COPY, COMPARE, UNPACK); zero for all others.
+        /// Number of records in the list (COPY, COMPARE, UNPACK), or of clusters (PACK); zero for all others.
         pub record_count: u32,
         /// Always zero.
         pub reserved: u32,
@@ -172,6 +178,24 @@ wire_struct! {
         pub other_device: u32,
         /// Length of a unit in bytes, not zero; the last one of the piece may be shorter.
         pub unit_bytes: u32,
+    }
+}
+
+wire_struct! {
+    /// What the clusters of a PACK have in common.
+    pub struct PackRecord {
+        /// One of [`codec`].
+        pub codec: u32,
+        /// Length of each cluster in bytes, from 1 to [`MAX_CLUSTER_BYTES`].
+        pub cluster_bytes: u32,
+    }
+}
+
+wire_struct! {
+    /// Number of bytes that a cluster of a PACK is packed to; 0 where it would not be shorter.
+    pub struct PackedLength {
+        /// Number of bytes.
+        pub bytes: u32,
     }
 }
 

@@ -3,7 +3,7 @@
 /// `JobHeader::magic`: "INSTARJB" in ASCII.
 pub const JOB_MAGIC: u64 = u64::from_le_bytes(*b"INSTARJB");
 /// Version of this contract; host and guest are built together and must agree exactly.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 /// The most devices one job can have.
 pub const MAX_DEVICES: usize = 256;
 /// The longest string (backing name, new backing name) in bytes; the qcow2 format's own limit is 1023.
@@ -65,8 +65,8 @@ pub mod role {
 pub mod device_flag {
     /// The job may write to this device.
     pub const WRITABLE: u32 = 1;
-    /// The device knows [`crate::block::kind::UNPACK`]. Only in the device table, which the host writes when it knows.
-    pub const UNPACKS: u32 = 2;
+    /// The device knows [`crate::block::kind::UNPACK`] and [`crate::block::kind::PACK`]. Only in the device table, which the host writes when it knows.
+    pub const CODECS: u32 = 2;
 }
 
 /// `CommitJob::flags`.

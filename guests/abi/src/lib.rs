@@ -10,9 +10,9 @@
 pub mod wire;
 
 pub mod block;
+pub mod codec_machine;
 pub mod job;
 pub mod memory;
 pub mod mmio;
 pub mod report;
 mod tripwires;
-pub mod unpack;

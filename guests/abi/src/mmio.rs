@@ -20,7 +20,7 @@ pub mod control {
     /// The size of the sandbox's memory in bytes; 8 bytes wide, read only.
     pub const MEMORY_BYTES: u64 = 0x10;
     /// Any value: the batch of [`crate::unpack`] is unpacked; the guest goes on when there is another one.
-    pub const UNPACKED: u64 = 0x18;
+    pub const BATCH_DONE: u64 = 0x18;
 }
 
 /// Registers of a device page; 4 bytes wide unless said otherwise.

@@ -5,7 +5,7 @@
 //! `job::ABI_VERSION` go up with it?
 
 use crate::wire::Wire;
-use crate::{block, job, memory, mmio, report, unpack};
+use crate::{block, codec_machine, job, memory, mmio, report};
 
 /// Each line: a value, what it must be, and what goes wrong if it is changed on one side only.
 macro_rules! pin {
@@ -47,8 +47,10 @@ pin! {
     block::CopyRecord::SIZE_BYTES => 32, "the host cuts the list by this";
     block::CompareRecord::SIZE_BYTES => 32, "the host cuts the list by this";
     block::UnpackRecord::SIZE_BYTES => 40, "the host cuts the list by this";
-    unpack::Batch::SIZE_BYTES => 8, "the entries start right behind it";
-    unpack::Entry::SIZE_BYTES => 16, "the guest finds entries by multiplying with this";
+    block::PackRecord::SIZE_BYTES => 8, "the clusters start right behind it";
+    block::PackedLength::SIZE_BYTES => 4, "what is packed starts behind all of them";
+    codec_machine::Batch::SIZE_BYTES => 16, "the entries start right behind it";
+    codec_machine::Entry::SIZE_BYTES => 16, "the guest finds entries by multiplying with this";
     block::Completion::SIZE_BYTES => 16, "the host writes exactly this much into guest memory";
 }
 
@@ -56,7 +58,7 @@ pin! {
 pin! {
     job::JOB_MAGIC => 0x424a_5241_5453_4e49, "a guest refuses a job without it";
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
-    job::ABI_VERSION => 5, "both sides are built with one version and must agree exactly";
+    job::ABI_VERSION => 6, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
     job::SECRETS_OFFSET => 16 << 10, "the guest looks for passphrases here";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
@@ -68,7 +70,7 @@ pin! {
     job::MAX_MAP_COLUMNS => 512, "the guest refuses more";
     job::role::IMAGE => 1, "a data file taken for an image would be parsed";
     job::role::DATA => 2, "a data file taken for an image would be parsed";
-    job::device_flag::UNPACKS => 2, "the guest must know which devices take a list of packed clusters";
+    job::device_flag::CODECS => 2, "the guest must know which devices take a list of packed clusters";
     job::device_flag::WRITABLE => 1, "the guest must know which devices refuse writes";
     job::rebase_flag::UNSAFE => 1, "a safe rebase taken for an unsafe one loses data";
     job::rebase_flag::COMPRESS => 2, "the host says what the user wants by this number";
@@ -115,24 +117,24 @@ pin! {
     memory::HEAP_START => 0x120_0000, "devices reach memory from here on";
     memory::MIN_MEMORY_BYTES => 32 << 20, "a guest counts on a heap of some size";
     memory::MAX_MEMORY_BYTES => 0xc000_0000, "device pages lie above it";
-    unpack::TABLE_START => 0x120_0000, "the host puts the table here";
-    unpack::PACKED_START => 0x120_4000, "the host puts packed bytes here";
-    unpack::UNPACKED_START => 0x140_4000, "the host takes unpacked bytes from here";
-    unpack::UNPACKER_HEAP_START => 0x180_0000, "what host and guest share must not be in the heap";
+    codec_machine::TABLE_START => 0x120_0000, "the host puts the table here";
+    codec_machine::PACKED_START => 0x120_4000, "the host puts packed bytes here";
+    codec_machine::UNPACKED_START => 0x140_4000, "the host takes unpacked bytes from here";
+    codec_machine::CODEC_HEAP_START => 0x180_0000, "what host and guest share must not be in the heap";
 }
 
 const _: () = assert!(
-    unpack::UNPACKED_START + unpack::UNPACKED_BYTES <= unpack::UNPACKER_HEAP_START,
+    codec_machine::UNPACKED_START + codec_machine::UNPACKED_BYTES <= codec_machine::CODEC_HEAP_START,
     "the heap begins behind what host and guest share"
 );
 const _: () = assert!(
-    (unpack::Batch::SIZE_BYTES + unpack::MAX_ENTRIES as usize * unpack::Entry::SIZE_BYTES) as u64
-        <= unpack::TABLE_BYTES,
+    (codec_machine::Batch::SIZE_BYTES + codec_machine::MAX_ENTRIES as usize * codec_machine::Entry::SIZE_BYTES) as u64
+        <= codec_machine::TABLE_BYTES,
     "the table has room for all entries"
 );
 const _: () = assert!(
-    block::MAX_CLUSTER_BYTES as u64 <= unpack::PACKED_BYTES
-        && block::MAX_CLUSTER_BYTES as u64 <= unpack::UNPACKED_BYTES,
+    block::MAX_CLUSTER_BYTES as u64 <= codec_machine::PACKED_BYTES
+        && block::MAX_CLUSTER_BYTES as u64 <= codec_machine::UNPACKED_BYTES,
     "every cluster of a list fits"
 );
 
@@ -174,7 +176,7 @@ pin! {
     mmio::DEVICE_START => 0xd001_0000, "the host maps the first device here";
     mmio::control::DONE => 0x00, "a guest that writes elsewhere never ends";
     mmio::control::PANIC => 0x08, "a guest that writes elsewhere has no last words";
-    mmio::control::UNPACKED => 0x18, "a machine that unpacks would not come back";
+    mmio::control::BATCH_DONE => 0x18, "a machine that unpacks would not come back";
     mmio::control::MEMORY_BYTES => 0x10, "the guest sizes its heap by this";
     mmio::register::MAGIC_VALUE => 0x000, "virtio 1.2 says so";
     mmio::register::VERSION => 0x004, "virtio 1.2 says so";
@@ -220,10 +222,14 @@ pin! {
     block::kind::OUT => 1, "virtio 1.2 says so";
     block::kind::FLUSH => 4, "virtio 1.2 says so";
     block::kind::UNPACK => 0x8000_0009, "the vendor requests' numbers are agreed here";
+    block::kind::PACK => 0x8000_000a, "the vendor requests' numbers are agreed here";
+    codec_machine::task::UNPACK => 0, "a machine would do the wrong thing";
+    codec_machine::task::PACK => 1, "a machine would do the wrong thing";
     block::codec::DEFLATE => 0, "bytes would be unpacked in another way than they were packed";
     block::codec::ZLIB => 1, "bytes would be unpacked in another way than they were packed";
     block::codec::ZSTD => 2, "bytes would be unpacked in another way than they were packed";
     block::MAX_CLUSTER_BYTES => 2 << 20, "a list with a longer cluster is malformed";
+    block::MAX_PACK_BYTES => 4 << 20, "more clusters are malformed";
     block::MAX_UNPACK_RECORDS => 1024, "a longer list is malformed";
     block::kind::DISCARD => 11, "virtio 1.2 says so";
     block::kind::WRITE_ZEROES => 13, "virtio 1.2 says so";

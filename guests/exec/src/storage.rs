@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use instar_plan::extent::CompressedSource;
+use instar_plan::extent::{Codec, CompressedSource};
 
 /// Number of a device in the job's device table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -179,6 +179,18 @@ pub trait Storage {
     /// nothing queued afterwards.
     fn unpack(&mut self, _target: DeviceId, _segments: &[UnpackSegment]) -> Result<bool, StorageError> {
         Ok(false)
+    }
+
+    /// Packs clusters of `cluster_bytes` each, to be written to `device`, where that can have it done; `None` where it was not done: the
+    /// caller does it then. In the result `None` stands for a cluster that would not be shorter. Settles `device` first.
+    fn pack(
+        &mut self,
+        _device: DeviceId,
+        _codec: Codec,
+        _cluster_bytes: usize,
+        _clusters: &[u8],
+    ) -> Result<Option<Vec<Option<Vec<u8>>>>, StorageError> {
+        Ok(None)
     }
 
     /// Sets the length; new bytes read as zeros. Settles first.

@@ -14,11 +14,11 @@ use crate::apart;
 use crate::files::open_again_for_reading;
 use crate::jail::worker::Leaving;
 use crate::jail::{self, Jail, Purpose, Runner};
-use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session, prepare_unpackers};
+use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session, prepare_codec_machines};
 use crate::vm::{Platform, Prepared, VmError};
 
 /// How long the files of a job are together if there are machines to unpack for it.
-const UNPACKERS_FROM_BYTES: u64 = 16 << 20;
+const CODEC_MACHINES_FROM_BYTES: u64 = 16 << 20;
 
 /// The sandbox on this machine, which is opened when the first job comes.
 ///
@@ -76,11 +76,11 @@ fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
 }
 
 /// Machines that unpack, for a job that writes, if its files are so long that unpacking can take longer than making them.
-fn unpackers_for(platform: &Platform, devices: &Devices<'_>) -> Vec<Prepared> {
+fn codec_machines_for(platform: &Platform, devices: &Devices<'_>) -> Vec<Prepared> {
     let files = devices.files();
     let length = |file: &DeviceFile<'_>| file.file.metadata().map_or(0, |status| status.len());
     let sum = files.iter().fold(0, |sum: u64, file| sum.saturating_add(length(file)));
-    if sum >= UNPACKERS_FROM_BYTES { prepare_unpackers(platform) } else { Vec::new() }
+    if sum >= CODEC_MACHINES_FROM_BYTES { prepare_codec_machines(platform) } else { Vec::new() }
 }
 
 fn program(job_operation: u32) -> Result<GuestProgram<'static>, VmError> {
@@ -133,14 +133,14 @@ impl Sandbox for LocalSandbox {
         let progress = RefCell::new(progress);
         let mut relays: Vec<_> = stages.iter().map(|_| |done, total| (*progress.borrow_mut())(done, total)).collect();
         let sessions = (0..).zip(stages).zip(&mut relays).map(|((index, stage), relay)| {
-            let unpackers = match writer.take_if(|writer| *writer == index) {
-                Some(_) => unpackers_for(platform, stage.devices),
+            let codec_machines = match writer.take_if(|writer| *writer == index) {
+                Some(_) => codec_machines_for(platform, stage.devices),
                 None => Vec::new(),
             };
             Ok(Session {
                 memory_bytes,
                 prepared: self.prepared.take(),
-                unpackers,
+                codec_machines,
                 has_ciphers: stage.has_ciphers,
                 bytes_per_second: stage.devices.bytes_per_second(),
                 progress: Some(relay),

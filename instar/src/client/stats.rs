@@ -25,6 +25,9 @@ pub struct Stats {
     /// Lists of packed clusters that machines beside the guest's unpacked.
     #[serde(default)]
     pub unpacks: u64,
+    /// Lists of clusters that machines beside the guest's packed.
+    #[serde(default)]
+    pub packs: u64,
     /// Zeroed ranges.
     #[serde(default)]
     pub zeroes: u64,
@@ -55,6 +58,9 @@ pub struct Stats {
     /// Bytes that came out of machines that unpack.
     #[serde(default)]
     pub unpacked_bytes: u64,
+    /// Bytes that went into machines that pack.
+    #[serde(default)]
+    pub packed_bytes: u64,
     /// Bytes that were made zeros.
     #[serde(default)]
     pub zeroed_bytes: u64,

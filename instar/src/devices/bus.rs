@@ -16,13 +16,13 @@ use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::backend::Backend;
+use super::codec_machines::CodecMachines;
 use super::counters::Counters;
 use super::executor::{Executor, Outcome};
 use super::rehearsal::Effects;
 use super::request::{self, Answer, Malformed, Request};
 use super::throttle::Throttle;
 use super::transport::{Effect, Transport};
-use super::unpackers::Unpackers;
 use crate::vm::{BusAction, DmaMemory, GuestRam, MmioBus, VmError};
 
 /// The most list entries that are held in the host's memory at once; a longer batch is done in several goes.
@@ -34,7 +34,7 @@ pub struct Bus<'f, 'w> {
     transports: Vec<Transport>,
     backends: Vec<Backend<'f>>,
     throttle: Option<Throttle>,
-    unpackers: Option<Unpackers>,
+    codec_machines: Option<CodecMachines>,
     copied_bytes: AtomicU64,
     watcher: Watcher<'w>,
     counters: Counters,
@@ -72,7 +72,7 @@ impl<'f, 'w> Bus<'f, 'w> {
             transports: transports.map_err(protocol)?,
             backends,
             throttle: None,
-            unpackers: None,
+            codec_machines: None,
             copied_bytes: AtomicU64::new(0),
             watcher: Watcher::default(),
             counters: Counters::default(),
@@ -94,8 +94,8 @@ impl<'f, 'w> Bus<'f, 'w> {
 
     /// Lets machines unpack what the guest would have to unpack alone.
     #[must_use]
-    pub fn unpacking_with(mut self, unpackers: Option<Unpackers>) -> Self {
-        self.unpackers = unpackers;
+    pub fn with_codec_machines(mut self, codec_machines: Option<CodecMachines>) -> Self {
+        self.codec_machines = codec_machines;
         self
     }
 
@@ -125,8 +125,12 @@ impl<'f, 'w> Bus<'f, 'w> {
         let Some(backend) = self.backends.get(device) else { return Ok(()) };
         let mut flags = if backend.writable() { device_flag::WRITABLE } else { 0 };
         // Where writing is limited or only rehearsed the guest does it, bit by bit.
-        if backend.writable() && self.unpackers.is_some() && self.throttle.is_none() && backend.rehearsal().is_none() {
-            flags |= device_flag::UNPACKS;
+        if backend.writable()
+            && self.codec_machines.is_some()
+            && self.throttle.is_none()
+            && backend.rehearsal().is_none()
+        {
+            flags |= device_flag::CODECS;
         }
         let mut bytes = [0; DeviceState::SIZE_BYTES];
         DeviceState { length_bytes: backend.length_bytes(), flags, reserved: 0 }.put(&mut bytes);
@@ -142,8 +146,9 @@ impl<'f, 'w> Bus<'f, 'w> {
         let broken = Malformed("a queue's ring is broken");
         let heads: Vec<u16> = queue.iter(memory).map_err(|_| broken)?.map(|chain| chain.head_index()).collect();
         let (throttle, copied_bytes) = (self.throttle.as_ref(), &self.copied_bytes);
-        let unpackers = self.unpackers.as_ref().filter(|_| throttle.is_none());
-        let executor = Executor { backends: &self.backends, own: device, memory, throttle, unpackers, copied_bytes };
+        let codec_machines = self.codec_machines.as_ref().filter(|_| throttle.is_none());
+        let executor =
+            Executor { backends: &self.backends, own: device, memory, throttle, codec_machines, copied_bytes };
         let mut nobody = |_| ();
         let mut heads = heads.into_iter().peekable();
         while heads.peek().is_some() {

@@ -18,6 +18,8 @@ pub struct Counters {
     pub compares: u64,
     /// Lists of packed clusters that machines beside the guest's unpack.
     pub unpacks: u64,
+    /// Lists of clusters that machines beside the guest's pack.
+    pub packs: u64,
     /// Zeroed ranges.
     pub zeroes: u64,
     /// Ranges that are given back.
@@ -38,13 +40,15 @@ pub struct Counters {
     pub compared_bytes: u64,
     /// Bytes that came out of machines that unpack.
     pub unpacked_bytes: u64,
+    /// Bytes that went into machines that pack.
+    pub packed_bytes: u64,
     /// Bytes that were made zeros.
     pub zeroed_bytes: u64,
 }
 
 impl Counters {
     /// Number of fields.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 18;
 
     /// All fields with their names, in a fixed order.
     #[must_use]
@@ -55,6 +59,7 @@ impl Counters {
             copies,
             compares,
             unpacks,
+            packs,
             zeroes,
             discards,
             resizes,
@@ -65,6 +70,7 @@ impl Counters {
             copied_bytes,
             compared_bytes,
             unpacked_bytes,
+            packed_bytes,
             zeroed_bytes,
         } = *self;
         [
@@ -73,6 +79,7 @@ impl Counters {
             ("copies", copies),
             ("compares", compares),
             ("unpacks", unpacks),
+            ("packs", packs),
             ("zeroes", zeroes),
             ("discards", discards),
             ("resizes", resizes),
@@ -83,6 +90,7 @@ impl Counters {
             ("copied_bytes", copied_bytes),
             ("compared_bytes", compared_bytes),
             ("unpacked_bytes", unpacked_bytes),
+            ("packed_bytes", packed_bytes),
             ("zeroed_bytes", zeroed_bytes),
         ]
     }
@@ -95,6 +103,7 @@ impl Counters {
             &mut self.copies,
             &mut self.compares,
             &mut self.unpacks,
+            &mut self.packs,
             &mut self.zeroes,
             &mut self.discards,
             &mut self.resizes,
@@ -105,6 +114,7 @@ impl Counters {
             &mut self.copied_bytes,
             &mut self.compared_bytes,
             &mut self.unpacked_bytes,
+            &mut self.packed_bytes,
             &mut self.zeroed_bytes,
         ]
     }
@@ -130,6 +140,7 @@ impl Counters {
             Action::Unpack(records) => {
                 (&mut self.unpacks, &mut self.unpacked_bytes, sum(records, |it| it.length_bytes.into()))
             }
+            Action::Pack(clusters) => (&mut self.packs, &mut self.packed_bytes, clusters.length() as u64),
             Action::WriteZeroes { ranges, .. } => {
                 (&mut self.zeroes, &mut self.zeroed_bytes, sum(ranges, |range| range.length))
             }

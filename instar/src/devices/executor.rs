@@ -9,14 +9,15 @@ use instar_abi::block::{CompareRecord, ZEROS, status};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use super::backend::{Backend, end_of};
+use super::codec_machines::CodecMachines;
 use super::compare::Comparer;
 use super::copy::{Copier, Failed};
 use super::pace::Pace;
+use super::pack;
 use super::request::{Action, Range, Request, Span};
 use super::runs::{self, Run};
 use super::throttle::Throttle;
 use super::unpack::{self, Clusters};
-use super::unpackers::Unpackers;
 use super::zero;
 use crate::vm::DmaMemory;
 
@@ -28,6 +29,8 @@ const PARALLEL_BYTES: u64 = 4 << 20;
 const PIECE_COST_BYTES: u64 = 8 << 10;
 /// How many bytes could be copied while one is unpacked.
 const UNPACKING_COST: u64 = 8;
+/// How many bytes could be copied while one is packed.
+const PACKING_COST: u64 = 32;
 /// About how much of a list of copies one thread does in one go, so that several can share it.
 const CUT_BYTES: u64 = 16 << 20;
 /// How much of a comparison one thread does in one go; at least one unit.
@@ -67,8 +70,8 @@ pub(super) struct Executor<'a> {
     pub(super) memory: &'a DmaMemory,
     /// Limits what is written, if there is a limit.
     pub(super) throttle: Option<&'a Throttle>,
-    /// Machines that unpack, where there are some.
-    pub(super) unpackers: Option<&'a Unpackers>,
+    /// Machines that pack and unpack, where there are some.
+    pub(super) codec_machines: Option<&'a CodecMachines>,
     /// Counts the bytes that have been copied from devices in front of the own one, where the upper layers are.
     pub(super) copied_bytes: &'a AtomicU64,
 }
@@ -84,6 +87,7 @@ enum Piece<'r> {
     /// A part of a comparison, and where its first verdict goes.
     Compare(&'r CompareRecord, Range, GuestAddress),
     Unpack(Clusters<'r>),
+    Pack(pack::Clusters),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +146,7 @@ impl Executor<'_> {
         for (request, Request { action, .. }) in requests.iter().enumerate() {
             match action {
                 Action::Unknown => outcomes[request] = Outcome { status: status::UNSUPPORTED, ..Outcome::OK },
-                Action::Unpack(_) if self.unpackers.is_none() => {
+                Action::Unpack(_) | Action::Pack(_) if self.codec_machines.is_none() => {
                     outcomes[request] = Outcome { status: status::UNSUPPORTED, ..Outcome::OK };
                 }
                 action => cut(request, action, self.cut_bytes(), &mut jobs),
@@ -181,10 +185,10 @@ impl Executor<'_> {
         }
     }
 
-    /// How many threads work on jobs: for unpacking as many as there are machines.
+    /// How many threads work on jobs: for packing and unpacking as many as there are machines.
     fn workers(&self, jobs: &[Job<'_>]) -> usize {
-        let unpacks = jobs.iter().any(|job| matches!(job.piece, Piece::Unpack(_)));
-        self.unpackers.filter(|_| unpacks).map_or(WORKERS, Unpackers::count)
+        let is_for_machines = jobs.iter().any(|job| matches!(job.piece, Piece::Unpack(_) | Piece::Pack(_)));
+        self.codec_machines.filter(|_| is_for_machines).map_or(WORKERS, CodecMachines::count)
     }
 
     /// Where there is a limit parts are short, so that all workers are done at about the same time.
@@ -196,9 +200,13 @@ impl Executor<'_> {
         match job.piece {
             Piece::Whole(action) => self.whole(action, pace).map_err(|error| (0, error)),
             Piece::Copy(run) => tools.copier.copy(self.backends, self.own, &run, pace),
-            Piece::Unpack(clusters) => match self.unpackers {
-                Some(unpackers) => clusters.unpack(self.backends, self.own, unpackers, pace),
+            Piece::Unpack(clusters) => match self.codec_machines {
+                Some(codec_machines) => clusters.unpack(self.backends, self.own, codec_machines, pace),
                 None => Err((clusters.first, io::Error::from_raw_os_error(libc::ENODEV))),
+            },
+            Piece::Pack(clusters) => match self.codec_machines {
+                Some(machines) => clusters.pack(self.memory, machines).map_err(|error| (0, error)),
+                None => Err((0, io::Error::from_raw_os_error(libc::ENODEV))),
             },
             Piece::Compare(record, part, place) => {
                 self.compare(record, part, place, &mut tools.comparer).map_err(|error| (job.record, error))
@@ -248,7 +256,7 @@ impl Executor<'_> {
                 ranges.iter().try_for_each(|range| zero::discard(own, range.offset, range.length))
             }
             Action::Resize(length) => own.resize(*length),
-            Action::Copy(_) | Action::Compare(..) | Action::Unpack(_) | Action::Unknown => Ok(()),
+            Action::Copy(_) | Action::Compare(..) | Action::Unpack(_) | Action::Pack(_) | Action::Unknown => Ok(()),
         }
     }
 
@@ -317,6 +325,10 @@ fn cut<'r>(request: usize, action: &'r Action, cut_bytes: u64, jobs: &mut Vec<Jo
             let cost = cost.saturating_mul(UNPACKING_COST);
             jobs.push(Job { request, record: first, piece: Piece::Unpack(Clusters { first, records }), cost });
         }),
+        Action::Pack(clusters) => jobs.extend(clusters.parts().map(|part| {
+            let cost = (part.length() as u64).saturating_mul(PACKING_COST);
+            Job { request, record: 0, piece: Piece::Pack(part), cost }
+        })),
         action => {
             let cost = match action {
                 Action::Read { spans, .. } | Action::Write { spans, .. } => {

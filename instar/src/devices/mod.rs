@@ -5,6 +5,7 @@
 
 mod backend;
 mod bus;
+mod codec_machines;
 mod compare;
 mod copy;
 mod counters;
@@ -13,13 +14,13 @@ mod executor;
 mod file_system;
 mod holes;
 mod pace;
+mod pack;
 mod rehearsal;
 mod request;
 mod runs;
 mod throttle;
 mod transport;
 mod unpack;
-mod unpackers;
 mod zero;
 
 #[cfg(test)]
@@ -27,6 +28,6 @@ mod tests;
 
 pub use backend::{Backend, Flushing};
 pub use bus::Bus;
+pub use codec_machines::CodecMachines;
 pub use counters::Counters;
 pub use rehearsal::{Effects, data_bytes, obstacle};
-pub use unpackers::Unpackers;

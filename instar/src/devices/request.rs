@@ -6,14 +6,15 @@
 use std::fmt;
 
 use instar_abi::block::{
-    CompareRecord, Completion, CopyRecord, MAX_CLUSTER_BYTES, MAX_DATA_BYTES, MAX_RECORDS, MAX_STANDARD_RANGES,
-    MAX_STANDARD_SECTORS, MAX_UNPACK_RECORDS, MAX_VERDICTS, SECTOR_BYTES, StandardHeader, StandardRange, UnpackRecord,
-    VendorHeader, kind, request_flag,
+    CompareRecord, Completion, CopyRecord, MAX_CLUSTER_BYTES, MAX_DATA_BYTES, MAX_PACK_BYTES, MAX_RECORDS,
+    MAX_STANDARD_RANGES, MAX_STANDARD_SECTORS, MAX_UNPACK_RECORDS, MAX_VERDICTS, PackRecord, PackedLength,
+    SECTOR_BYTES, StandardHeader, StandardRange, UnpackRecord, VendorHeader, kind, request_flag,
 };
 use instar_abi::wire::Wire;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
+use super::pack::Clusters;
 use crate::vm::DmaMemory;
 
 /// Descriptor flag: the chain points to a table elsewhere. Not offered, so never honest.
@@ -59,6 +60,8 @@ pub(super) enum Action {
     Compare(Vec<CompareRecord>, GuestAddress),
     /// Unpack clusters to this device; every record is of good form.
     Unpack(Vec<UnpackRecord>),
+    /// Pack clusters.
+    Pack(Clusters),
     /// Make ranges read as zeros. `exact`: the device must not grow.
     WriteZeroes { ranges: Vec<Range>, exact: bool },
     /// Give ranges back.
@@ -150,7 +153,7 @@ fn vendor_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Actio
     if header.flags & !request_flag::MAY_UNMAP != 0 || header.reserved != 0 {
         return Err(Malformed("a request has unknown flags"));
     }
-    let listed = matches!(header.kind, kind::COPY | kind::COMPARE | kind::UNPACK);
+    let listed = matches!(header.kind, kind::COPY | kind::COMPARE | kind::UNPACK | kind::PACK);
     if header.record_count > MAX_RECORDS || (header.record_count != 0 && !listed) {
         return Err(Malformed("a request has too many records"));
     }
@@ -178,6 +181,11 @@ fn vendor_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Actio
             check_unpack(&records)?;
             Action::Unpack(records)
         }
+        kind::PACK => {
+            let form = readable.take()?;
+            let clusters = clusters(form, header.record_count, &readable.rest(), &writable)?;
+            return readable.end().map(|()| Action::Pack(clusters));
+        }
         kind::WRITE_ZEROES_BYTES => Action::WriteZeroes { ranges: vec![range], exact: false },
         kind::DISCARD_BYTES => Action::Discard(vec![range]),
         kind::RESIZE => Action::Resize(range.offset),
@@ -201,6 +209,27 @@ fn check_unpack(records: &[UnpackRecord]) -> Result<(), Malformed> {
         return Err(Malformed("a list of packed clusters is impossible"));
     }
     Ok(())
+}
+
+/// Clusters to pack must be such as a machine can hold, and have places for all that comes of them.
+fn clusters(
+    PackRecord { codec, cluster_bytes }: PackRecord,
+    count: u32,
+    readable: &[Span],
+    writable: &[Span],
+) -> Result<Clusters, Malformed> {
+    let (&[bytes], &[room]) = (readable, writable) else { return Err(Malformed("clusters to pack lie in pieces")) };
+    let length = u64::from(count) * u64::from(cluster_bytes);
+    let lengths_bytes = u64::from(count) * PackedLength::SIZE_BYTES as u64;
+    let is_good = (1..=MAX_CLUSTER_BYTES).contains(&cluster_bytes)
+        && (1..=MAX_PACK_BYTES).contains(&length)
+        && bytes.length as u64 == length
+        && room.length as u64 == length + lengths_bytes;
+    if !is_good {
+        return Err(Malformed("clusters to pack are impossible"));
+    }
+    let places = GuestAddress(room.address.0 + lengths_bytes);
+    Ok(Clusters { codec, cluster_bytes, count: count as usize, bytes: bytes.address, lengths: room.address, places })
 }
 
 /// How many units a list of comparisons has.

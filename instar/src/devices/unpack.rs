@@ -5,16 +5,16 @@
 use std::io;
 
 use instar_abi::block::UnpackRecord;
-use instar_abi::unpack::{
-    Batch, Entry, MAX_ENTRIES, PACKED_BYTES, PACKED_START, TABLE_START, UNPACKED_BYTES, UNPACKED_START,
+use instar_abi::codec_machine::{
+    Batch, Entry, MAX_ENTRIES, PACKED_BYTES, PACKED_START, TABLE_START, UNPACKED_BYTES, UNPACKED_START, task,
 };
 use instar_abi::wire::Wire;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::backend::Backend;
+use super::codec_machines::{CodecMachine, CodecMachines, fault, slice};
 use super::copy::Failed;
 use super::pace::Pace;
-use super::unpackers::{Unpacker, Unpackers};
 use crate::vm::{DmaMemory, volatile_io};
 
 /// About how much is unpacked in one go, so that several machines can share a list: a place to write, and a read of a processor's
@@ -72,11 +72,11 @@ impl Clusters<'_> {
         &self,
         backends: &[Backend<'_>],
         own: usize,
-        unpackers: &Unpackers,
+        codec_machines: &CodecMachines,
         pace: &mut Pace<'_>,
     ) -> Result<(), Failed> {
         let mut record = self.first;
-        unpackers
+        codec_machines
             .lend(|machine| self.through(backends, own, machine, pace, &mut record))
             .map_err(|error| (record, error))
     }
@@ -86,7 +86,7 @@ impl Clusters<'_> {
         &self,
         backends: &[Backend<'_>],
         own: usize,
-        machine: &mut Unpacker,
+        machine: &mut CodecMachine,
         pace: &mut Pace<'_>,
         record: &mut usize,
     ) -> io::Result<()> {
@@ -117,7 +117,7 @@ impl Clusters<'_> {
         }
         *record = self.first;
         let count = u32::try_from((table.len() - Batch::SIZE_BYTES) / Entry::SIZE_BYTES).unwrap_or(u32::MAX);
-        Batch { count, done: 0 }.put(&mut table);
+        Batch { count, done: 0, task: task::UNPACK, reserved: 0 }.put(&mut table);
         memory.write_slice(&table, GuestAddress(TABLE_START)).map_err(|_| fault())?;
         Ok(count)
     }
@@ -172,15 +172,6 @@ fn write_piece(target: &Backend<'_>, memory: &DmaMemory, piece: Option<(u64, u64
 
 fn device<'b, 'f>(backends: &'b [Backend<'f>], number: usize) -> io::Result<&'b Backend<'f>> {
     backends.get(number).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
-}
-
-fn slice(memory: &DmaMemory, address: u64, length: u32) -> io::Result<VolatileSlice<'_>> {
-    let length = usize::try_from(length).map_err(|_| fault())?;
-    GuestMemoryBackend::get_slice(memory, GuestAddress(address), length).map_err(|_| fault())
-}
-
-fn fault() -> io::Error {
-    io::Error::from_raw_os_error(libc::EFAULT)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use instar_plan::extent::Codec;
+
 use super::cipher::{SECTOR, SectorCipher};
 use crate::bytes::to_index;
 use crate::storage::{
@@ -267,6 +269,16 @@ impl Storage for Unlocked<'_> {
             return Ok(false);
         }
         self.storage.unpack(target, segments)
+    }
+
+    fn pack(
+        &mut self,
+        device: DeviceId,
+        codec: Codec,
+        cluster_bytes: usize,
+        clusters: &[u8],
+    ) -> Result<Option<Vec<Option<Vec<u8>>>>, StorageError> {
+        self.storage.pack(device.file(), codec, cluster_bytes, clusters)
     }
 
     fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError> {

@@ -20,11 +20,13 @@ pub(super) struct Deflater {
     tokens: Vec<Token>,
 }
 
-impl Deflater {
-    pub(super) fn new() -> Self {
+impl Default for Deflater {
+    fn default() -> Self {
         Self { window: Window::new(), tokens: Vec::with_capacity(BLOCK_TOKENS + STEP_MAX) }
     }
+}
 
+impl Deflater {
     /// Appends the stream for `bytes`. Stops early, with a stream that is of no use, where it gets longer than the bytes.
     pub(super) fn deflate(&mut self, bytes: &[u8], into: &mut Vec<u8>) {
         self.window.clear();

@@ -7,7 +7,8 @@ mod matches;
 
 use alloc::vec::Vec;
 
-use instar_formats::qcow2::CompressionType;
+use instar_plan::extent::Codec;
+use miniz_oxide::deflate::compress_to_vec_zlib;
 use structured_zstd::encoding::{CompressionLevel, compress_slice_to_vec};
 
 use deflate::Deflater;
@@ -15,26 +16,24 @@ use deflate::Deflater;
 /// How many of a cluster's first bytes tell whether it may be noise.
 const NOISE_BYTES: usize = 16 << 10;
 
-/// Packs clusters of one image; keeps its buffers from one cluster to the next.
+/// How hard to pack with [`Codec::Zlib`]: what zlib's default is called there.
+const ZLIB_LEVEL: u8 = 6;
+
+/// Packs clusters; keeps its buffers from one cluster to the next.
+#[derive(Default)]
 pub struct Packer {
-    compression: CompressionType,
     deflater: Deflater,
     packed: Vec<u8>,
 }
 
 impl Packer {
-    /// Packs as images of this compression type have it.
-    #[must_use]
-    pub fn new(compression: CompressionType) -> Self {
-        Self { compression, deflater: Deflater::new(), packed: Vec::new() }
-    }
-
     /// The packed form of a cluster; `None` where it is not shorter than the cluster.
-    pub fn pack(&mut self, cluster: &[u8]) -> Option<&[u8]> {
+    pub fn pack(&mut self, codec: Codec, cluster: &[u8]) -> Option<&[u8]> {
         self.packed.clear();
-        match self.compression {
-            CompressionType::Zlib => self.deflater.deflate(cluster, &mut self.packed),
-            CompressionType::Zstd => {
+        match codec {
+            Codec::Deflate => self.deflater.deflate(cluster, &mut self.packed),
+            Codec::Zlib => self.packed = compress_to_vec_zlib(cluster, ZLIB_LEVEL),
+            Codec::Zstd => {
                 if self.is_noise(cluster) {
                     return None;
                 }
@@ -117,31 +116,32 @@ mod tests {
 
     #[test]
     fn what_is_deflated_unpacks_in_a_window_of_4096_bytes() {
-        let mut packer = Packer::new(CompressionType::Zlib);
+        let mut packer = Packer::default();
         for sample in samples() {
-            let Some(packed) = packer.pack(&sample) else { continue };
+            let Some(packed) = packer.pack(Codec::Deflate, &sample) else { continue };
             assert!(inflate_in_small_window(packed, sample.len()) == sample, "{} bytes", sample.len());
         }
     }
 
     #[test]
     fn what_repeats_gets_short_and_noise_is_left_alone() {
-        for compression in [CompressionType::Zlib, CompressionType::Zstd] {
-            let mut packer = Packer::new(compression);
-            assert!(packer.pack(&vec![0x5a; 65536]).unwrap().len() < 200);
+        for codec in [Codec::Deflate, Codec::Zlib, Codec::Zstd] {
+            let mut packer = Packer::default();
+            assert!(packer.pack(codec, &vec![0x5a; 65536]).unwrap().len() < 200);
             assert!(
-                packer.pack(&noise(5).map(|byte| byte & 15).take(65536).collect::<Vec<_>>()).unwrap().len() < 40_000
+                packer.pack(codec, &noise(5).map(|byte| byte & 15).take(65536).collect::<Vec<_>>()).unwrap().len()
+                    < 40_000
             );
-            assert!(packer.pack(&noise(6).take(65536).collect::<Vec<_>>()).is_none());
+            assert!(packer.pack(codec, &noise(6).take(65536).collect::<Vec<_>>()).is_none());
         }
     }
 
     #[test]
     fn zstd_frames_unpack() {
         use ruzstd::io::Read;
-        let mut packer = Packer::new(CompressionType::Zstd);
+        let mut packer = Packer::default();
         for sample in samples() {
-            let Some(packed) = packer.pack(&sample) else { continue };
+            let Some(packed) = packer.pack(Codec::Zstd, &sample) else { continue };
             let mut bytes = vec![0; sample.len()];
             let mut decoder = ruzstd::decoding::StreamingDecoder::new(packed).unwrap();
             decoder.read_exact(&mut bytes).unwrap();

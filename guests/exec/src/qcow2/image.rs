@@ -155,7 +155,8 @@ impl Image {
         Ok(())
     }
 
-    fn codec(&self) -> Codec {
+    /// How compressed clusters are packed.
+    pub(super) fn codec(&self) -> Codec {
         match self.header.compression_type {
             CompressionType::Zlib => Codec::Deflate,
             CompressionType::Zstd => Codec::Zstd,

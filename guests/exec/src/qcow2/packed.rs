@@ -9,7 +9,9 @@ use instar_abi::report::error_kind;
 use instar_formats::qcow2::entry::L2Entry;
 
 use super::target::Qcow2Target;
+use crate::bytes::to_index;
 use crate::layer::Result;
+use crate::pack::Packer;
 use crate::report::Failure;
 use crate::storage::Storage;
 
@@ -18,9 +20,11 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 /// "Operation not supported".
 const ENOTSUP: i32 = 95;
 
-/// Where packed clusters end.
+/// Where packed clusters end, and what packs them.
 #[derive(Default)]
 pub(super) struct PackedEnd {
+    /// For where the devices do not pack; made when first needed.
+    packer: Option<Packer>,
     /// Host offset behind the last packed byte; a multiple of the cluster size where no cluster is open.
     offset: u64,
     /// Bytes that end there and have not been written.
@@ -40,6 +44,20 @@ impl Qcow2Target {
             });
         }
         Ok(())
+    }
+
+    /// Packs clusters that lie one behind the other in `bytes`; `None` stands for those that would not be shorter.
+    ///
+    /// # Errors
+    /// If a device refuses.
+    pub(crate) fn pack(&mut self, storage: &mut dyn Storage, bytes: &[u8]) -> Result<Vec<Option<Vec<u8>>>> {
+        let (codec, size) = (self.image.codec(), to_index(self.image.geometry.cluster_size_bytes()));
+        let packed =
+            storage.pack(self.image.device, codec, size, bytes).map_err(|error| self.storage_failure(error))?;
+        Ok(packed.unwrap_or_else(|| {
+            let packer = self.packed_end.packer.get_or_insert_default();
+            bytes.chunks_exact(size).map(|cluster| packer.pack(codec, cluster).map(<[u8]>::to_vec)).collect()
+        }))
     }
 
     /// Gives a guest cluster its packed bytes, which are fewer than a cluster has; tells whether there was a place for

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use instar_abi::block::MAX_PACK_BYTES;
 use instar_abi::job::format;
 use instar_abi::report::error_kind;
 use instar_formats::qcow2::Access;
@@ -18,14 +19,15 @@ use crate::bytes::to_index;
 use crate::job::Job;
 use crate::layer::{Layer, Result};
 use crate::open::{image_device, open_blocks, open_qcow2, open_vmdk};
-use crate::pack::Packer;
 use crate::qcow2::Qcow2Target;
-use crate::reader::{BUFFER_BYTES, Reader};
+use crate::reader::Reader;
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
 use crate::vmdk::{Neighbours, VmdkTarget, describe, stale_parent};
 
+/// How many bytes are packed together, so that several processors can share them; at least one cluster.
+const PACKED_TOGETHER_BYTES: u64 = MAX_PACK_BYTES;
 /// "Operation not supported".
 const ENOTSUP: i32 = 95;
 
@@ -36,7 +38,6 @@ pub(super) enum Overlay {
         target: Box<Qcow2Target>,
         geometry: Geometry,
         packing: Packing,
-        packer: Packer,
         /// Clusters that are about to be packed.
         clusters: Vec<u8>,
     },
@@ -59,11 +60,11 @@ impl Overlay {
             format::QCOW2 => {
                 let image = open_qcow2(storage, job, 0, Access::ReadWrite)?;
                 let target = Box::new(Qcow2Target::new(storage, image, HAS_BACKING)?);
-                let (geometry, compression) = (target.header().geometry(), target.header().compression_type);
+                let geometry = target.header().geometry();
                 let packing = if order.compresses { Packing::WholeClusters } else { Packing::Never };
-                let room_bytes = geometry.cluster_size_bytes().max(BUFFER_BYTES);
+                let room_bytes = geometry.cluster_size_bytes().max(PACKED_TOGETHER_BYTES);
                 let clusters = vec![0; if order.compresses { to_index(room_bytes) } else { 0 }];
-                Self::Qcow2 { target, geometry, packing, packer: Packer::new(compression), clusters }
+                Self::Qcow2 { target, geometry, packing, clusters }
             }
             format::VMDK => {
                 let old_parent = job.image(1).filter(|_| !order.old.is_empty());
@@ -173,7 +174,7 @@ impl Overlay {
         clusters: Vec<Vec<Extent>>,
     ) -> Result<Vec<Extent>> {
         let mut left_over = Vec::new();
-        let Self::Qcow2 { target, geometry, packer, clusters: buffer, .. } = self else {
+        let Self::Qcow2 { target, geometry, clusters: buffer, .. } = self else {
             clusters.iter().flatten().for_each(|piece| extent::push(&mut left_over, *piece));
             return Ok(left_over);
         };
@@ -187,11 +188,12 @@ impl Overlay {
             let mut whole = Vec::new();
             run.iter().flatten().for_each(|piece| extent::push(&mut whole, *piece));
             reader.fill(storage, &whole, &mut buffer[..run.len() * size])?;
-            for (pieces, bytes) in run.iter().zip(buffer.chunks_exact(size)) {
+            let packed = target.pack(storage, &buffer[..run.len() * size])?;
+            for (pieces, packed) in run.iter().zip(packed) {
                 let Some(first) = pieces.first() else { continue };
                 let index = geometry.cluster_index(first.guest_offset);
-                let is_packed = match packer.pack(bytes) {
-                    Some(packed) => target.put_packed(storage, index, packed)?,
+                let is_packed = match packed {
+                    Some(packed) => target.put_packed(storage, index, &packed)?,
                     None => false,
                 };
                 if !is_packed {

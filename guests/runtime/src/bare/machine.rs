@@ -6,13 +6,13 @@ use core::arch::asm;
 use core::ptr;
 use core::slice;
 
+use instar_abi::codec_machine::{PACKED_BYTES, PACKED_START, TABLE_BYTES, TABLE_START, UNPACKED_BYTES, UNPACKED_START};
 use instar_abi::job::MAX_DEVICES;
 use instar_abi::memory::{
     DEVICES_START, DeviceState, HEAP_START, JOB_BYTES, JOB_START, PANIC_TEXT_BYTES, REPORT_BYTES, REPORT_START,
     SHARED_DONE_BYTES, SHARED_PANIC_TEXT, SHARED_START, SHARED_TOTAL_BYTES,
 };
 use instar_abi::mmio::{CONTROL_START, control, device_page, register};
-use instar_abi::unpack::{PACKED_BYTES, PACKED_START, TABLE_BYTES, TABLE_START, UNPACKED_BYTES, UNPACKED_START};
 use instar_abi::wire::Wire;
 
 use crate::Transport;
@@ -46,19 +46,19 @@ pub(super) fn memory_bytes() -> u64 {
     value
 }
 
-/// Shows the memory that host and program share in a machine that unpacks, as table, packed and unpacked bytes, and then
+/// Shows the memory that host and program share in a machine that packs and unpacks, as table, packed and unpacked bytes, and then
 /// says that what is in it is done. Returns when the host has put something else there.
-pub(super) fn with_batch(work: impl FnOnce(&mut [u8], &[u8], &mut [u8])) {
+pub(super) fn with_batch(work: impl FnOnce(&mut [u8], &mut [u8], &mut [u8])) {
     let place = |start: u64| ptr::with_exposed_provenance_mut(start as usize);
     // SAFETY: this memory lies in front of the heap and is used for nothing else; the host writes to it only while the
     // program waits below, when these borrows have ended.
     let table = unsafe { slice::from_raw_parts_mut(place(TABLE_START), TABLE_BYTES as usize) };
     // SAFETY: as above.
-    let packed = unsafe { slice::from_raw_parts(place(PACKED_START), PACKED_BYTES as usize) };
+    let packed = unsafe { slice::from_raw_parts_mut(place(PACKED_START), PACKED_BYTES as usize) };
     // SAFETY: as above.
     let unpacked = unsafe { slice::from_raw_parts_mut(place(UNPACKED_START), UNPACKED_BYTES as usize) };
     work(table, packed, unpacked);
-    write_register(CONTROL_START + control::UNPACKED, 1);
+    write_register(CONTROL_START + control::BATCH_DONE, 1);
 }
 
 /// Says that the report is complete; the host never goes on with the program.

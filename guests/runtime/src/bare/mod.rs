@@ -3,17 +3,18 @@
 //!
 //! A program names its main function with [`program!`](crate::program).
 
+mod codec_machine;
 mod functions;
 mod heap;
 mod machine;
 mod panic;
-mod unpacker;
 
+use instar_abi::codec_machine::CODEC_HEAP_START;
 use instar_abi::job::{ABI_VERSION, JOB_MAGIC, JobHeader, MAX_DEVICES};
 use instar_abi::memory::HEAP_START;
-use instar_abi::unpack::UNPACKER_HEAP_START;
 use instar_abi::wire::Wire;
 use instar_exec::Storage;
+use instar_exec::pack::Packer;
 
 pub use machine::{Machine, done};
 
@@ -35,22 +36,23 @@ pub fn start(main: Main) -> ! {
     done()
 }
 
-/// What the processor enters in a machine that unpacks: batch after batch, until the host does not go on with it.
-pub fn unpack_for_ever() -> ! {
-    heap::start(UNPACKER_HEAP_START, machine::memory_bytes());
+/// What the processor enters in a machine that packs and unpacks: batch after batch, until the host does not go on with it.
+pub fn serve_batches() -> ! {
+    heap::start(CODEC_HEAP_START, machine::memory_bytes());
+    let mut packer = Packer::default();
     loop {
-        machine::with_batch(unpacker::unpack);
+        machine::with_batch(|table, packed, clusters| codec_machine::serve(&mut packer, table, packed, clusters));
     }
 }
 
-/// Defines the entry of the program that unpacks.
+/// Defines the entry of the program that packs and unpacks.
 #[macro_export]
-macro_rules! unpacker {
+macro_rules! codec_machine {
     () => {
         /// Where the host starts the processor.
         #[unsafe(no_mangle)]
         extern "C" fn _start() -> ! {
-            $crate::bare::unpack_for_ever()
+            $crate::bare::serve_batches()
         }
     };
 }

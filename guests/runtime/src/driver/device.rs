@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 
 use instar_abi::block::{
-    CompareRecord, Completion, CopyRecord, MAX_CLUSTER_BYTES, MAX_DATA_BYTES, MAX_RECORDS, MAX_UNPACK_RECORDS,
-    MAX_VERDICTS, UnpackRecord, VendorHeader, ZEROS, codec, kind, request_flag, status, verdict,
+    CompareRecord, Completion, CopyRecord, MAX_CLUSTER_BYTES, MAX_DATA_BYTES, MAX_PACK_BYTES, MAX_RECORDS,
+    MAX_UNPACK_RECORDS, MAX_VERDICTS, PackRecord, PackedLength, UnpackRecord, VendorHeader, ZEROS, codec, kind,
+    request_flag, status, verdict,
 };
 use instar_abi::job::device_flag;
 use instar_abi::wire::Wire;
@@ -25,6 +26,10 @@ const MAX_COPY_BYTES: u64 = 64 << 20;
 const RECORD_BYTES: usize = CopyRecord::SIZE_BYTES;
 /// Where the answers to a list of comparisons lie, behind the records.
 const ANSWERS_AT: usize = MAX_RECORDS as usize * RECORD_BYTES;
+/// Where in their memory the lengths of packed clusters come, behind the clusters; the packed bytes follow them.
+const PACKED_AT: usize = (PackRecord::SIZE_BYTES + MAX_PACK_BYTES as usize).next_multiple_of(PackedLength::SIZE_BYTES);
+/// Length of that memory.
+const PACKING_BYTES: usize = PACKED_AT + MAX_RECORDS as usize * PackedLength::SIZE_BYTES + MAX_PACK_BYTES as usize;
 /// What the system says when there is no better number: EIO.
 const NO_BETTER_ERRNO: i32 = 5;
 
@@ -46,6 +51,8 @@ pub(super) struct Device {
     arena_used: usize,
     /// Records of the copy that is being collected, or of comparisons and their answers; made when first needed.
     records: Option<SharedMemory>,
+    /// Clusters to be packed, and what they are packed to; made when first needed.
+    packing: Option<SharedMemory>,
     record_count: usize,
     record_bytes: u64,
     length_bytes: u64,
@@ -65,6 +72,7 @@ impl Device {
             arena: None,
             arena_used: 0,
             records: None,
+            packing: None,
             record_count: 0,
             record_bytes: 0,
             length_bytes: state.length_bytes,
@@ -269,7 +277,7 @@ impl Device {
 
     /// Has the host unpack clusters to this device; `false` where it does not, or could not. Settles first, and afterwards.
     pub(super) fn unpack(&mut self, t: &mut dyn Transport, segments: &[UnpackSegment]) -> Result<bool, StorageError> {
-        if t.device_state(self.number).flags & device_flag::UNPACKS == 0 {
+        if t.device_state(self.number).flags & device_flag::CODECS == 0 {
             return Ok(false);
         }
         self.settle(t)?;
@@ -295,6 +303,59 @@ impl Device {
             self.length_bytes = end;
         }
         Ok(true)
+    }
+
+    /// Has the host pack clusters; `None` where it does not, or could not. Settles first, and afterwards.
+    pub(super) fn pack(
+        &mut self,
+        t: &mut dyn Transport,
+        codec: Codec,
+        cluster_bytes: usize,
+        clusters: &[u8],
+    ) -> Result<Option<Vec<Option<Vec<u8>>>>, StorageError> {
+        let too_large = cluster_bytes == 0 || cluster_bytes > MAX_CLUSTER_BYTES as usize;
+        if t.device_state(self.number).flags & device_flag::CODECS == 0 || too_large {
+            return Ok(None);
+        }
+        self.settle(t)?;
+        let most = (MAX_PACK_BYTES as usize / cluster_bytes).min(MAX_RECORDS as usize);
+        let mut packed = Vec::with_capacity(clusters.len() / cluster_bytes);
+        for clusters in clusters.chunks(most * cluster_bytes) {
+            let count = clusters.len() / cluster_bytes;
+            let record = PackRecord { codec: codec_number(codec), cluster_bytes: short(cluster_bytes) };
+            let shared = self.packing.get_or_insert_with(|| SharedMemory::for_data(PACKING_BYTES));
+            shared.put(0, &record);
+            shared.write(PackRecord::SIZE_BYTES, clusters);
+            let list = Data {
+                address: shared.address(0),
+                length_bytes: short(PackRecord::SIZE_BYTES + clusters.len()),
+                device_writes: false,
+            };
+            let places = PACKED_AT + count * PackedLength::SIZE_BYTES;
+            let room = Data {
+                address: shared.address(PACKED_AT),
+                length_bytes: short(places - PACKED_AT + clusters.len()),
+                device_writes: true,
+            };
+            let mut header = request(kind::PACK, 0, 0);
+            header.record_count = short(count);
+            self.ring.push_with_room(&header, list, room);
+            self.queued.push(Queued { operation: Operation::Write, offset: 0 });
+            // Whatever is wrong shows again when it is done without the host.
+            if self.ring(t).is_err() {
+                return Ok(None);
+            }
+            let Some(shared) = &self.packing else { return Ok(None) };
+            packed.extend((0..count).map(|index| {
+                let length = shared.get::<PackedLength>(PACKED_AT + index * PackedLength::SIZE_BYTES).bytes as usize;
+                (1..cluster_bytes).contains(&length).then(|| {
+                    let mut bytes = alloc::vec![0; length];
+                    shared.read(places + index * cluster_bytes, &mut bytes);
+                    bytes
+                })
+            }));
+        }
+        Ok(Some(packed))
     }
 
     /// Sets the length. Settles first, and afterwards.
@@ -417,11 +478,7 @@ fn unpack_record(segment: &UnpackSegment) -> Option<UnpackRecord> {
         cluster_bytes: bounded(source.cluster_size_bytes)?,
         skip_bytes: bounded(source.offset_in_cluster)?,
         length_bytes: bounded(segment.length_bytes)?,
-        codec: match source.codec {
-            Codec::Deflate => codec::DEFLATE,
-            Codec::Zlib => codec::ZLIB,
-            Codec::Zstd => codec::ZSTD,
-        },
+        codec: codec_number(source.codec),
     })
 }
 
@@ -432,4 +489,12 @@ fn max_data_bytes() -> usize {
 /// Lengths of single requests are bounded far below 4 GiB.
 fn short(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+fn codec_number(codec: Codec) -> u32 {
+    match codec {
+        Codec::Deflate => codec::DEFLATE,
+        Codec::Zlib => codec::ZLIB,
+        Codec::Zstd => codec::ZSTD,
+    }
 }

@@ -5,7 +5,7 @@
 use std::vec::Vec;
 
 use instar_abi::block::{
-    CompareRecord, Completion, CopyRecord, UnpackRecord, VendorHeader, kind, request_flag, status,
+    CompareRecord, Completion, CopyRecord, PackRecord, UnpackRecord, VendorHeader, kind, request_flag, status,
 };
 use instar_abi::job::device_flag;
 use instar_abi::memory::DeviceState;
@@ -20,7 +20,8 @@ use super::ring::Descriptor;
 pub(super) struct Disk {
     pub(super) bytes: Vec<u8>,
     pub(super) read_only: bool,
-    pub(super) unpacks: bool,
+    /// Whether it packs and unpacks.
+    pub(super) codes: bool,
     /// Requests served, in order.
     pub(super) served: Vec<u32>,
     pub(super) doorbells: usize,
@@ -96,7 +97,7 @@ impl Mock {
         room: Option<&Descriptor>,
     ) -> Result<(), (i32, u32)> {
         let (offset, length) = (header.offset_bytes as usize, header.length_bytes as usize);
-        let writes = !matches!(header.kind, kind::READ_BYTES | kind::COMPARE | kind::SYNC);
+        let writes = !matches!(header.kind, kind::READ_BYTES | kind::COMPARE | kind::PACK | kind::SYNC);
         if writes && self.disks[device].read_only {
             return Err((13, 0));
         }
@@ -169,6 +170,27 @@ impl Mock {
                     self.put(device, record.target_offset_bytes as usize, &bytes).map_err(|errno| (errno, at))?;
                 }
             }
+            // As above; the first byte also says how often it stands there.
+            kind::PACK => {
+                let (data, room) = (data.expect("clusters"), room.expect("room for what they are packed to"));
+                assert!(data.flags & 2 == 0 && room.flags & 2 != 0);
+                let list = fetch(data.address, data.length_bytes);
+                let (record, clusters) = list.split_at(PackRecord::SIZE_BYTES);
+                let size = PackRecord::get(record).cluster_bytes as usize;
+                assert_eq!(clusters.len(), header.record_count as usize * size);
+                let mut answer = std::vec![0; clusters.len() / size * 4 + clusters.len()];
+                assert_eq!(answer.len(), room.length_bytes as usize);
+                let (lengths, places) = answer.split_at_mut(clusters.len() / size * 4);
+                let clusters = clusters.chunks(size).zip(lengths.chunks_mut(4)).zip(places.chunks_mut(size));
+                for ((cluster, length), place) in clusters {
+                    length[0] = cluster[0];
+                    place[..usize::from(cluster[0]).min(size)].fill(cluster[0]);
+                }
+                if self.disks[device].full_at == Some(0) {
+                    return Err((5, 0));
+                }
+                store(room.address, &answer);
+            }
             kind::WRITE_ZEROES_BYTES => {
                 assert!(header.flags & !request_flag::MAY_UNMAP == 0);
                 self.put(device, offset, &std::vec![0; length]).map_err(|errno| (errno, 0))?;
@@ -226,7 +248,7 @@ impl Transport for Mock {
     fn device_state(&self, device: u32) -> DeviceState {
         let disk = &self.disks[device as usize];
         let mut flags = if disk.read_only { 0 } else { device_flag::WRITABLE };
-        flags |= if disk.unpacks { device_flag::UNPACKS } else { 0 };
+        flags |= if disk.codes { device_flag::CODECS } else { 0 };
         DeviceState { length_bytes: disk.bytes.len() as u64, flags, reserved: 0 }
     }
 

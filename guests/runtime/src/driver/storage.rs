@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
-use instar_exec::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, UnpackSegment, Verdict};
+use instar_exec::{
+    Codec, CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, UnpackSegment, Verdict,
+};
 
 use super::Transport;
 use super::device::Device;
@@ -111,6 +113,17 @@ impl<T: Transport> Storage for VirtioStorage<T> {
     fn unpack(&mut self, target: DeviceId, segments: &[UnpackSegment]) -> Result<bool, StorageError> {
         let (device, transport) = self.parts(target, Operation::Copy)?;
         device.unpack(transport, segments)
+    }
+
+    fn pack(
+        &mut self,
+        device: DeviceId,
+        codec: Codec,
+        cluster_bytes: usize,
+        clusters: &[u8],
+    ) -> Result<Option<Vec<Option<Vec<u8>>>>, StorageError> {
+        let (device, transport) = self.parts(device, Operation::Write)?;
+        device.pack(transport, codec, cluster_bytes, clusters)
     }
 
     fn resize(&mut self, device: DeviceId, length_bytes: u64) -> Result<(), StorageError> {

@@ -256,7 +256,7 @@ fn the_host_unpacks_where_it_says_that_it_can() {
     let mut storage = storage(Vec::new(), pattern(1500, 3), false);
     assert_eq!(storage.unpack(BASE, &segments), Ok(false));
     assert_eq!(storage.length_bytes(BASE), 0);
-    storage.transport_mut().disks[0].unpacks = true;
+    storage.transport_mut().disks[0].codes = true;
     storage.write(BASE, 0, &[1; 150_100]).expect("queued");
     assert_eq!(storage.unpack(BASE, &segments), Ok(true));
     assert_eq!(storage.length_bytes(BASE), 150_100);
@@ -272,4 +272,28 @@ fn the_host_unpacks_where_it_says_that_it_can() {
     assert_eq!(storage.unpack(BASE, &[large]), Ok(false));
     let far = UnpackSegment { target_offset: u64::MAX, ..segments[0] };
     assert_eq!(storage.unpack(BASE, &[far]).map_err(|error| error.errno), Err(27));
+}
+
+#[test]
+fn the_host_packs_where_it_says_that_it_can() {
+    const SIZE: usize = 512;
+    // More than one request holds.
+    let clusters: Vec<u8> = (0..5000u32).flat_map(|place| [(place % 200).to_le_bytes()[0]; SIZE]).collect();
+    let mut storage = storage(Vec::new(), Vec::new(), false);
+    assert_eq!(storage.pack(BASE, Codec::Deflate, SIZE, &clusters), Ok(None));
+    storage.transport_mut().disks[0].codes = true;
+    storage.write(BASE, 0, &[1; 100]).expect("queued");
+    let packed = storage.pack(BASE, Codec::Deflate, SIZE, &clusters).expect("no failure").expect("it is done");
+    assert_eq!(storage.transport().disks[0].served, [kind::WRITE_BYTES, kind::PACK, kind::PACK]);
+    assert_eq!(packed.len(), 5000);
+    for (place, packed) in (0..5000u32).zip(packed) {
+        let byte = (place % 200).to_le_bytes()[0];
+        let expected = (byte > 0).then(|| alloc::vec![byte; byte.into()]);
+        assert_eq!(packed, expected, "{place}");
+    }
+    // A length that is no shorter than the cluster is none, and a host that cannot is done without.
+    assert_eq!(storage.pack(BASE, Codec::Deflate, 64, &[99; 64]), Ok(Some(alloc::vec![None])));
+    storage.transport_mut().disks[0].full_at = Some(0);
+    assert_eq!(storage.pack(BASE, Codec::Deflate, SIZE, &clusters), Ok(None));
+    assert_eq!(storage.pack(BASE, Codec::Deflate, 4 << 20, &[0; 4 << 20]), Ok(None));
 }

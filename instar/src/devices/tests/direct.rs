@@ -75,8 +75,14 @@ fn apply(backends: &[Backend<'_>], actions: &[Change]) -> Vec<i32> {
     ram.dma().write_slice(&pattern(20_003, 77), GuestAddress(DATA)).expect("in memory");
     let requests: Vec<Request> = actions.iter().map(|change| request(action(change))).collect();
     let copied_bytes = AtomicU64::new(0);
-    let executor =
-        Executor { backends, own: 1, memory: ram.dma(), throttle: None, unpackers: None, copied_bytes: &copied_bytes };
+    let executor = Executor {
+        backends,
+        own: 1,
+        memory: ram.dma(),
+        throttle: None,
+        codec_machines: None,
+        copied_bytes: &copied_bytes,
+    };
     // One after the other: in one batch, changes to the same bytes may come in any order.
     requests.chunks(1).flat_map(|one| executor.execute(one, &mut |_| ())).map(|outcome| outcome.errno).collect()
 }
@@ -98,7 +104,7 @@ proptest! {
         let (ram, wanted) = (ram(), contents(&plain));
         let read = Action::Read { offset: 5, spans: vec![Span { address: GuestAddress(DATA), length: 9000 }], exact: false };
         let copied_bytes = AtomicU64::new(0);
-        Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, unpackers: None, copied_bytes: &copied_bytes }
+        Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, codec_machines: None, copied_bytes: &copied_bytes }
             .execute(&[request(read)], &mut |_| ());
         let shown: Vec<u8> = wanted.into_iter().skip(5).chain(std::iter::repeat(0)).take(9000).collect();
         prop_assert_eq!(read_bytes(ram.dma(), DATA, 9000), shown);
@@ -131,7 +137,7 @@ proptest! {
             let backends = [source, Backend::new(target, true).expect("a file").bulk(bulk)];
             let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
             let executor =
-                Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, unpackers: None, copied_bytes: &copied_bytes };
+                Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, codec_machines: None, copied_bytes: &copied_bytes };
             let outcomes = executor.execute(&[request(Action::Copy(records.clone()))], &mut |_| ());
             assert_eq!((outcomes[0].errno, backends[1].length_bytes()), (0, contents(target).len() as u64));
             contents(target)
@@ -165,7 +171,7 @@ fn neighbours_in_one_block_do_not_undo_each_other() {
         own: 1,
         memory: ram.dma(),
         throttle: None,
-        unpackers: None,
+        codec_machines: None,
         copied_bytes: &copied_bytes,
     };
     let outcomes = executor.execute(&[request(Action::Copy(records.collect()))], &mut |_| ());
@@ -194,7 +200,7 @@ fn a_limit_holds_for_copies_and_writes_of_all_workers_together() {
         own: 1,
         memory: ram.dma(),
         throttle: throttle.as_ref(),
-        unpackers: None,
+        codec_machines: None,
         copied_bytes: &copied_bytes,
     };
     let write = Action::Write {
@@ -220,7 +226,7 @@ fn flushes_that_are_not_passed_on_are_no_errors() {
             own: 0,
             memory: ram.dma(),
             throttle: None,
-            unpackers: None,
+            codec_machines: None,
             copied_bytes: &copied_bytes,
         };
         let outcomes = executor.execute(&[request(Action::Resize(9)), request(Action::Flush)], &mut |_| ());

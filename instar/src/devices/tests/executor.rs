@@ -19,7 +19,7 @@ fn request(action: Action) -> Request {
 fn execute(memory: &DmaMemory, backends: &[Backend<'_>], own: usize, actions: Vec<Action>) -> Vec<Outcome> {
     let requests: Vec<Request> = actions.into_iter().map(request).collect();
     let copied_bytes = AtomicU64::new(0);
-    Executor { backends, own, memory, throttle: None, unpackers: None, copied_bytes: &copied_bytes }
+    Executor { backends, own, memory, throttle: None, codec_machines: None, copied_bytes: &copied_bytes }
         .execute(&requests, &mut |_| ())
 }
 

@@ -1,12 +1,12 @@
 //! The devices against a driver that this file plays, with files in a temporary folder.
 
 mod bus;
+mod codecs;
 mod direct;
 mod executor;
 mod rehearsal;
 mod request;
 mod transport;
-mod unpack;
 
 use std::fs::File;
 use std::io::Write;

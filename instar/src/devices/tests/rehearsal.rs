@@ -21,8 +21,14 @@ const ROOM: u64 = 3000;
 fn execute(ram: &GuestRam, backends: &[Backend<'_>], own: usize, action: Action) -> Outcome {
     let request = Request { head: 0, action, answer: Answer::Completion(GuestAddress(ANSWER)), writable_bytes: 16 };
     let copied_bytes = AtomicU64::new(0);
-    let executor =
-        Executor { backends, own, memory: ram.dma(), throttle: None, unpackers: None, copied_bytes: &copied_bytes };
+    let executor = Executor {
+        backends,
+        own,
+        memory: ram.dma(),
+        throttle: None,
+        codec_machines: None,
+        copied_bytes: &copied_bytes,
+    };
     executor.execute(&[request], &mut |_| ())[0]
 }
 

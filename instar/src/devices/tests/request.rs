@@ -1,6 +1,8 @@
 //! What is read out of descriptor chains, and what is refused.
 
-use instar_abi::block::{CompareRecord, CopyRecord, StandardHeader, StandardRange, UnpackRecord, VendorHeader, kind};
+use instar_abi::block::{
+    CompareRecord, CopyRecord, PackRecord, StandardHeader, StandardRange, UnpackRecord, VendorHeader, kind,
+};
 use instar_abi::memory::{HEAP_START, MIN_MEMORY_BYTES};
 use instar_abi::wire::Wire;
 use proptest::prelude::*;
@@ -8,6 +10,7 @@ use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::super::pack::Clusters;
 use super::super::request::{Action, Answer, Malformed, Range, Request, Span, parse};
 use super::{ANSWER, DATA, HEADER, QUEUE_SIZE, piece, queue, ram, write_wire};
 use crate::vm::DmaMemory;
@@ -155,6 +158,39 @@ fn packed_clusters_must_be_of_a_size_that_machines_hold() {
         UnpackRecord { length_bytes: 0, ..good.clone() },
     ] {
         assert!(parse(1, &bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn clusters_to_pack_must_be_of_a_size_that_machines_hold() {
+    let parse = |cluster_bytes: u32, count: u32, bytes: usize, room: usize| {
+        let ram = ram();
+        write_wire(ram.dma(), HEADER, &vendor(kind::PACK, 0, 0, count));
+        write_wire(ram.dma(), DATA, &PackRecord { codec: u32::MAX, cluster_bytes });
+        let list = piece(DATA, PackRecord::SIZE_BYTES + bytes, false);
+        // The answer lies behind the room, in the same piece.
+        parse_chain(ram.dma(), &[piece(HEADER, 32, false), list, piece(ANSWER, room + 16, true)])
+    };
+    let action = parse(512, 3, 1536, 1548).expect("good form").action;
+    let [bytes, lengths, places] = [DATA + 8, ANSWER, ANSWER + 12].map(GuestAddress);
+    assert_eq!(
+        action,
+        Action::Pack(Clusters { codec: u32::MAX, cluster_bytes: 512, count: 3, bytes, lengths, places })
+    );
+    assert!(parse(2 << 20, 2, 4 << 20, (4 << 20) + 8).is_ok());
+    for (cluster_bytes, count, bytes, room) in [
+        (512, 0, 0, 0),
+        (0, 1, 0, 4),
+        (512, 3, 1535, 1548),
+        (512, 3, 1537, 1548),
+        (512, 3, 1536, 1547),
+        (512, 3, 1536, 1549),
+        ((2 << 20) + 1, 1, (2 << 20) + 1, (2 << 20) + 5),
+        (2 << 20, 3, 6 << 20, (6 << 20) + 12),
+        (u32::MAX, u32::MAX, 1, 1),
+        (512, 4097, 512 * 4097, 516 * 4097),
+    ] {
+        assert!(parse(cluster_bytes, count, bytes, room).is_err(), "{cluster_bytes} {count} {bytes} {room}");
     }
 }
 

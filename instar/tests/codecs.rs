@@ -1,5 +1,5 @@
-//! Compressed clusters, in such numbers that machines beside the guest's unpack them: what comes out is what went in, whoever
-//! unpacks, and damage is told.
+//! Compressed clusters, in such numbers that machines beside the guest's pack and unpack them: what comes out is what went in,
+//! whoever does it, and damage is told.
 //!
 //! The program packs the images itself, so no other one is needed; that others read what it packs is shown in `conformance`.
 
@@ -76,8 +76,8 @@ fn succeeds(folder: &Folder, arguments: &[&str]) -> Ended {
     ended
 }
 
-fn unpacked_bytes(ended: &Ended) -> u64 {
-    let line = ended.stderr.lines().find_map(|line| line.strip_prefix("unpacked bytes: "));
+fn counted(ended: &Ended, what: &str) -> u64 {
+    let line = ended.stderr.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));
     line.expect("a count").parse().expect("a number")
 }
 
@@ -85,7 +85,7 @@ fn unpacked_bytes(ended: &Ended) -> u64 {
 fn has_processors(test: &str) -> bool {
     let enough = thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
     if !enough {
-        eprintln!("{test}: not counted who unpacks, for there is one processor");
+        eprintln!("{test}: not counted who packs or unpacks, for there is one processor");
     }
     enough
 }
@@ -98,7 +98,7 @@ fn commits(test: &str, zstd: bool, options: &[&str], expects_machines: bool) {
     let ended = succeeds(&folder, &[&["commit", "--stats"], options, &["packed.qcow2"]].concat());
     assert!(fs::read(folder.path().join("zeros.raw")).expect("the base") == content(), "{options:?}");
     if !expects_machines || has_processors(test) {
-        assert_eq!(unpacked_bytes(&ended) > 16 << 20, expects_machines, "{options:?}: {}", ended.stderr);
+        assert_eq!(counted(&ended, "unpacked bytes") > 16 << 20, expects_machines, "{options:?}: {}", ended.stderr);
     }
 }
 
@@ -125,6 +125,37 @@ fn the_guest_unpacks_alone_where_there_are_no_machines() {
     }
     for zstd in [false, true] {
         commits(TEST, zstd, &["-r", "1G"], false);
+    }
+}
+
+#[test]
+fn machines_pack_as_the_guest_does() {
+    const TEST: &str = "machines_pack_as_the_guest_does";
+    if without_kvm(TEST) {
+        return;
+    }
+    for zstd in [false, true] {
+        let folder = packed(zstd);
+        let image =
+            Disk::scattered(CLUSTERS, 0, &mut Numbers(1)).as_ordered_qcow2(&Backing::Named("content.raw", "raw"));
+        let image = if zstd { with_zstd(image) } else { image };
+        for options in [&["--sandbox", "process"][..], &["-r", "1G"], &["-t", "none"], &[]] {
+            folder.file("again.qcow2", &image);
+            let ended =
+                succeeds(&folder, &[&["rebase", "--stats", "-c", "-b", ""], options, &["again.qcow2"]].concat());
+            let read = |name: &str| fs::read(folder.path().join(name)).expect("an image");
+            assert!(read("again.qcow2") == read("packed.qcow2"), "{options:?}");
+            let expects_machines = !matches!(options, ["--sandbox" | "-r", ..]);
+            if !expects_machines || has_processors(TEST) {
+                // All but the clusters of zeros.
+                assert_eq!(
+                    counted(&ended, "packed bytes") > 20 << 20,
+                    expects_machines,
+                    "{options:?}: {}",
+                    ended.stderr
+                );
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Machines that do nothing but unpack compressed clusters: the host gives them packed bytes and takes unpacked ones.
+//! Machines that do nothing but unpack and pack clusters: the host gives them bytes of one form and takes those of the other.
 //!
-//! They have no devices and no job. What comes out of one is as hostile as what went in, and goes where the packed bytes'
-//! image wanted it to go. Each is made before the jail closes; its thread starts when it is first needed.
+//! They have no devices and no job. What comes out of one is as hostile as what went in, and goes where the
+//! bytes' image wanted it to go. Each is made before the jail closes; its thread starts when it is first needed.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,22 +11,23 @@ use std::time::Duration;
 
 use instar_abi::mmio::{CONTROL_START, control};
 use tracing::warn;
+use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::vm::{BusAction, DmaMemory, GuestRam, MmioBus, Run, Vm, VmError, Watchdog};
 
 /// Some machines, from which each worker takes one while it needs it.
 #[derive(Debug)]
-pub struct Unpackers {
-    idle: Mutex<Vec<Unpacker>>,
+pub struct CodecMachines {
+    idle: Mutex<Vec<CodecMachine>>,
     count: usize,
 }
 
-impl Unpackers {
+impl CodecMachines {
     /// Takes machines that have not run yet. One that is busy for longer than `limit` is given up.
     #[must_use]
     pub fn new(machines: Vec<Vm>, limit: Duration) -> Self {
         let count = machines.len();
-        let idle = machines.into_iter().map(|vm| Unpacker::new(vm, limit)).collect();
+        let idle = machines.into_iter().map(|vm| CodecMachine::new(vm, limit)).collect();
         Self { idle: Mutex::new(idle), count }
     }
 
@@ -39,13 +40,13 @@ impl Unpackers {
     ///
     /// # Errors
     /// `ENODEV` if none is left; those of `work`.
-    pub(super) fn lend<T>(&self, work: impl FnOnce(&mut Unpacker) -> Result<T, io::Error>) -> Result<T, io::Error> {
+    pub(super) fn lend<T>(&self, work: impl FnOnce(&mut CodecMachine) -> Result<T, io::Error>) -> Result<T, io::Error> {
         let lock = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = lock().pop();
-        let mut unpacker = taken.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-        let result = work(&mut unpacker);
-        if !matches!(unpacker.state, State::GivenUp) {
-            lock().push(unpacker);
+        let mut machine = taken.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let result = work(&mut machine);
+        if !matches!(machine.state, State::GivenUp) {
+            lock().push(machine);
         }
         result
     }
@@ -53,7 +54,7 @@ impl Unpackers {
 
 /// One machine.
 #[derive(Debug)]
-pub(super) struct Unpacker {
+pub(super) struct CodecMachine {
     memory: DmaMemory,
     limit: Duration,
     state: State,
@@ -66,7 +67,7 @@ enum State {
     GivenUp,
 }
 
-impl Unpacker {
+impl CodecMachine {
     fn new(vm: Vm, limit: Duration) -> Self {
         Self { memory: vm.ram().dma().clone(), limit, state: State::New(Box::new(vm)) }
     }
@@ -76,14 +77,14 @@ impl Unpacker {
         &self.memory
     }
 
-    /// Has the machine unpack what is in its memory.
+    /// Has the machine do what its memory says.
     ///
     /// # Errors
     /// If it cannot; it is of no use any more then.
     pub(super) fn run(&mut self) -> io::Result<()> {
         let result = self.try_run();
         if let Err(error) = &result {
-            warn!(%error, "a machine that unpacks is given up");
+            warn!(%error, "a machine that packs and unpacks is given up");
             self.state = State::GivenUp;
         }
         result
@@ -133,7 +134,7 @@ impl MmioBus for Mailbox {
 
     fn write(&mut self, ram: &GuestRam, address: u64, data: &[u8]) -> Result<BusAction, VmError> {
         match address.checked_sub(CONTROL_START) {
-            Some(control::UNPACKED) => Ok(BusAction::Done),
+            Some(control::BATCH_DONE) => Ok(BusAction::Done),
             Some(control::PANIC) => Err(super::bus::last_words(ram, data)),
             _ => Err(nothing_there(address)),
         }
@@ -141,5 +142,18 @@ impl MmioBus for Mailbox {
 }
 
 fn nothing_there(address: u64) -> VmError {
-    VmError::Protocol(format!("the program that unpacks spoke to {address:#x}, where there is nothing"))
+    VmError::Protocol(format!("the program that packs and unpacks spoke to {address:#x}, where there is nothing"))
+}
+
+/// A piece of memory.
+///
+/// # Errors
+/// `EFAULT` if it is not all there.
+pub(super) fn slice(memory: &DmaMemory, address: u64, length: u32) -> io::Result<VolatileSlice<'_>> {
+    let length = usize::try_from(length).map_err(|_| fault())?;
+    GuestMemoryBackend::get_slice(memory, GuestAddress(address), length).map_err(|_| fault())
+}
+
+pub(super) fn fault() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFAULT)
 }

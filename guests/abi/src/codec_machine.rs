@@ -1,10 +1,18 @@
-//! What the host and a machine that unpacks have in common. Such a machine has no job, no devices and no report: batch after batch
-//! the host puts a table and packed clusters into its memory, and takes unpacked ones out of it.
+//! What the host and a machine that packs and unpacks have in common. Such a machine has no job, no devices and no report: batch
+//! after batch the host puts a table and clusters into its memory, and takes them out in their other form.
 //!
 //! All of it lies at the start of what devices may reach, which is the heap of other programs; this program's heap begins behind
 //! it.
 
 use crate::memory::HEAP_START;
+
+/// `Batch::task`.
+pub mod task {
+    /// Packed bytes become clusters.
+    pub const UNPACK: u32 = 0;
+    /// Clusters become packed bytes.
+    pub const PACK: u32 = 1;
+}
 
 /// The table: a [`Batch`], then [`Entry`]s.
 pub const TABLE_START: u64 = HEAP_START;
@@ -21,17 +29,21 @@ pub const UNPACKED_START: u64 = PACKED_START + PACKED_BYTES;
 /// The most unpacked bytes in one batch.
 pub const UNPACKED_BYTES: u64 = 2 << 20;
 /// Where the program's heap begins.
-pub const UNPACKER_HEAP_START: u64 = HEAP_START + (6 << 20);
+pub const CODEC_HEAP_START: u64 = HEAP_START + (6 << 20);
 /// How much memory the machine has: its heap takes a decoder of a cluster of 2 MiB several times.
-pub const UNPACKER_MEMORY_BYTES: u64 = 80 << 20;
+pub const CODEC_MEMORY_BYTES: u64 = 80 << 20;
 
 wire_struct! {
-    /// What is to be unpacked.
+    /// What is to be done.
     pub struct Batch {
         /// How many entries follow, at most [`MAX_ENTRIES`].
         pub count: u32,
-        /// How many of them have been unpacked; written by the guest. The next one cannot be.
+        /// How many of them are done; written by the guest. The next one cannot be.
         pub done: u32,
+        /// One of [`task`].
+        pub task: u32,
+        /// Always zero.
+        pub reserved: u32,
     }
 }
 
@@ -40,7 +52,7 @@ wire_struct! {
     pub struct Entry {
         /// One of [`crate::block::codec`].
         pub codec: u32,
-        /// Number of packed bytes.
+        /// Number of packed bytes. Of [`task::PACK`] written by the guest: 0 where they would be no fewer than the cluster's.
         pub packed_bytes: u32,
         /// Number of unpacked bytes.
         pub cluster_bytes: u32,
