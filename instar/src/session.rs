@@ -29,7 +29,7 @@ use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 /// How long a guest may run without a request where nobody says otherwise.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 
-/// The most machines that unpack for one job: more of them than disks can follow only take memory.
+/// The most machines that pack and unpack for one job: more of them than disks can follow only take memory.
 const CODEC_MACHINES_MAX: usize = 4;
 
 /// A program for the sandbox.
@@ -70,7 +70,7 @@ impl<'a> GuestProgram<'a> {
     }
 }
 
-/// Makes machines that unpack, as many as there are processors, for [`Session::codec_machines`]; none where there is one processor
+/// Makes machines that pack and unpack, as many as there are processors, for [`Session::codec_machines`]; none where there is one processor
 /// alone, or where guests run in processes, which only the thread that made them can run. What cannot be made is done without.
 #[must_use]
 pub fn prepare_codec_machines(platform: &Platform) -> Vec<Prepared> {
@@ -145,7 +145,7 @@ pub struct Session<'a> {
     pub limit: Duration,
     /// The machine, if there is one already; of another size than `memory_bytes` it is of no use.
     pub prepared: Option<Prepared>,
-    /// Machines for unpacking that the job may use, made by [`prepare_codec_machines`].
+    /// Machines for packing and unpacking that the job may use, made by [`prepare_codec_machines`].
     pub codec_machines: Vec<Prepared>,
     /// Whether the job has ciphers to compute, for which the processor may have instructions.
     pub has_ciphers: bool,
@@ -233,7 +233,7 @@ impl<'a> Session<'a> {
         Ok(vm)
     }
 
-    /// The machines for unpacking, if there are some.
+    /// The machines for packing and unpacking, if there are some.
     pub(crate) fn codec_machines(&mut self) -> Result<Option<CodecMachines>, VmError> {
         let prepared = mem::take(&mut self.codec_machines).into_iter();
         let machines = prepared.map(|machine| machine.complete(self.platform, 0, false));

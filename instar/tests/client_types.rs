@@ -80,7 +80,7 @@ fn every_other_report_is_read_whole() {
     let stats = json!({
         "total_seconds": 0.5, "exits": 7, "reads": 1, "writes": 2, "copies": 3, "compares": 4, "zeroes": 5, "discards": 6,
         "resizes": 7, "barriers": 8, "failures": 9, "read_bytes": 10, "written_bytes": 11, "copied_bytes": 12,
-        "compared_bytes": 13, "zeroed_bytes": u64::MAX, "unpacks": 14, "unpacked_bytes": 15,
+        "compared_bytes": 13, "zeroed_bytes": u64::MAX, "unpacks": 14, "unpacked_bytes": 15, "packs": 16, "packed_bytes": 17,
         "sandboxes": [{ "job": "info", "start_seconds": 0.1, "run_seconds": 0.2, "exits": 7 }],
     });
     let names = instar::devices::Counters::default().fields().map(|(name, _)| name);

@@ -98,7 +98,7 @@ pub const MAX_CLUSTER_BYTES: u32 = 2 << 20;
 /// The most records in one UNPACK list.
 pub const MAX_UNPACK_RECORDS: u32 = 1024;
 /// The most bytes of clusters in one PACK.
-pub const MAX_PACK_BYTES: u64 = 4 << 20;
+pub const MAX_PACK_BYTES: u32 = 4 << 20;
 /// The most data bytes in one read or write request.
 pub const MAX_DATA_BYTES: u64 = 16 << 20;
 /// The most ranges in one of virtio-blk's DISCARD or WRITE_ZEROES requests.

@@ -17,7 +17,7 @@ use crate::jail::{self, Jail, Purpose, Runner};
 use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session, prepare_codec_machines};
 use crate::vm::{Platform, Prepared, VmError};
 
-/// How long the files of a job are together if there are machines to unpack for it.
+/// How long the files of a job are together if there are machines to pack and unpack for it.
 const CODEC_MACHINES_FROM_BYTES: u64 = 16 << 20;
 
 /// The sandbox on this machine, which is opened when the first job comes.
@@ -75,7 +75,7 @@ fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
     expected.and_then(GuestProgram::embedded)?.prepare(platform, DEFAULT_MEMORY_BYTES).ok()
 }
 
-/// Machines that unpack, for a job that writes, if its files are so long that unpacking can take longer than making them.
+/// Machines that pack and unpack, for a job that writes, if its files are so long that this can take longer than making them.
 fn codec_machines_for(platform: &Platform, devices: &Devices<'_>) -> Vec<Prepared> {
     let files = devices.files();
     let length = |file: &DeviceFile<'_>| file.file.metadata().map_or(0, |status| status.len());

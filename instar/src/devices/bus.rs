@@ -16,11 +16,12 @@ use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::backend::Backend;
+use super::chain::Malformed;
 use super::codec_machines::CodecMachines;
 use super::counters::Counters;
 use super::executor::{Executor, Outcome};
 use super::rehearsal::Effects;
-use super::request::{self, Answer, Malformed, Request};
+use super::request::{self, Answer, Request};
 use super::throttle::Throttle;
 use super::transport::{Effect, Transport};
 use crate::vm::{BusAction, DmaMemory, GuestRam, MmioBus, VmError};
@@ -92,7 +93,7 @@ impl<'f, 'w> Bus<'f, 'w> {
         self
     }
 
-    /// Lets machines unpack what the guest would have to unpack alone.
+    /// Lets machines pack and unpack what the guest would have to alone.
     #[must_use]
     pub fn with_codec_machines(mut self, codec_machines: Option<CodecMachines>) -> Self {
         self.codec_machines = codec_machines;

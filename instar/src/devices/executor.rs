@@ -9,12 +9,13 @@ use instar_abi::block::{CompareRecord, ZEROS, status};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use super::backend::{Backend, end_of};
+use super::chain::Span;
 use super::codec_machines::CodecMachines;
 use super::compare::Comparer;
 use super::copy::{Copier, Failed};
 use super::pace::Pace;
 use super::pack;
-use super::request::{Action, Range, Request, Span};
+use super::request::{Action, Range, Request};
 use super::runs::{self, Run};
 use super::throttle::Throttle;
 use super::unpack::{self, Clusters};

@@ -5,6 +5,7 @@
 
 mod backend;
 mod bus;
+mod chain;
 mod codec_machines;
 mod compare;
 mod copy;

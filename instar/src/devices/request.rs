@@ -3,39 +3,17 @@
 //! Whatever an honest driver never sends is [`Malformed`] and ends the run; a request of good form may still be refused by
 //! the executor.
 
-use std::fmt;
-
 use instar_abi::block::{
     CompareRecord, Completion, CopyRecord, MAX_CLUSTER_BYTES, MAX_DATA_BYTES, MAX_PACK_BYTES, MAX_RECORDS,
     MAX_STANDARD_RANGES, MAX_STANDARD_SECTORS, MAX_UNPACK_RECORDS, MAX_VERDICTS, PackRecord, PackedLength,
     SECTOR_BYTES, StandardHeader, StandardRange, UnpackRecord, VendorHeader, kind, request_flag,
 };
 use instar_abi::wire::Wire;
-use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::GuestAddress;
 
+use super::chain::{Chain, Cursor, Malformed, Span, total};
 use super::pack::Clusters;
 use crate::vm::DmaMemory;
-
-/// Descriptor flag: the chain points to a table elsewhere. Not offered, so never honest.
-const INDIRECT: u16 = 4;
-
-/// What no honest driver sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-/// A piece of guest memory that devices may reach; checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) address: GuestAddress,
-    pub(super) length: usize,
-}
 
 /// A range of bytes of the device; its end may still be anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +200,7 @@ fn clusters(
     let length = u64::from(count) * u64::from(cluster_bytes);
     let lengths_bytes = u64::from(count) * PackedLength::SIZE_BYTES as u64;
     let is_good = (1..=MAX_CLUSTER_BYTES).contains(&cluster_bytes)
-        && (1..=MAX_PACK_BYTES).contains(&length)
+        && (1..=u64::from(MAX_PACK_BYTES)).contains(&length)
         && bytes.length as u64 == length
         && room.length as u64 == length + lengths_bytes;
     if !is_good {
@@ -263,7 +241,7 @@ fn standard_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Act
         }
         kind::DISCARD | kind::WRITE_ZEROES => {
             no_room(&writable)?;
-            let ranges = readable.standard_ranges()?;
+            let ranges = standard_ranges(readable)?;
             if header.kind == kind::DISCARD {
                 Ok(Action::Discard(ranges))
             } else {
@@ -274,8 +252,24 @@ fn standard_action(readable: &mut Cursor<'_>, writable: Vec<Span>) -> Result<Act
     }
 }
 
-fn total(spans: &[Span]) -> u64 {
-    spans.iter().fold(0, |sum: u64, span| sum.saturating_add(span.length as u64))
+fn standard_ranges(readable: &mut Cursor<'_>) -> Result<Vec<Range>, Malformed> {
+    let length = total(&readable.spans);
+    let size = StandardRange::SIZE_BYTES as u64;
+    if length == 0 || !length.is_multiple_of(size) || length / size > u64::from(MAX_STANDARD_RANGES) {
+        return Err(Malformed("a list of ranges has an impossible length"));
+    }
+    let ranges: Vec<StandardRange> = readable.records(u32::try_from(length / size).unwrap_or(MAX_STANDARD_RANGES))?;
+    ranges
+        .iter()
+        .map(|range| {
+            if range.sector_count > MAX_STANDARD_SECTORS || range.flags & !request_flag::MAY_UNMAP != 0 {
+                return Err(Malformed("a range is out of bounds"));
+            }
+            let offset = range.sector.checked_mul(SECTOR_BYTES).ok_or(Malformed("a sector number is out of range"))?;
+            let length = u64::from(range.sector_count) * SECTOR_BYTES;
+            Ok(Range { offset, length, may_unmap: range.flags & request_flag::MAY_UNMAP != 0 })
+        })
+        .collect()
 }
 
 fn check_data(spans: &[Span], length: Option<u64>) -> Result<(), Malformed> {
@@ -308,126 +302,4 @@ fn split_answer(mut writable: Vec<Span>, length: usize) -> Result<(GuestAddress,
         writable.pop();
     }
     Ok((answer, writable))
-}
-
-/// The pieces of memory of one chain.
-struct Chain {
-    readable: Vec<Span>,
-    writable: Vec<Span>,
-}
-
-impl Chain {
-    fn walk(memory: &DmaMemory, table: GuestAddress, size: u16, head: u16) -> Result<Self, Malformed> {
-        let mut chain = Self { readable: Vec::new(), writable: Vec::new() };
-        let mut index = head;
-        for _ in 0..size {
-            if index >= size {
-                return Err(Malformed("a descriptor's number is out of range"));
-            }
-            let place =
-                table.0.checked_add(u64::from(index) * 16).ok_or(Malformed("the descriptor table is out of range"))?;
-            let descriptor: Descriptor =
-                memory.read_obj(GuestAddress(place)).map_err(|_| Malformed("the descriptor table is out of range"))?;
-            if descriptor.flags() & INDIRECT != 0 {
-                return Err(Malformed("a descriptor is indirect, which was not agreed"));
-            }
-            let span = Span { address: descriptor.addr(), length: descriptor.len() as usize };
-            if span.length == 0 || !GuestMemoryBackend::check_range(memory, span.address, span.length) {
-                return Err(Malformed("a descriptor names memory that devices may not reach"));
-            }
-            if descriptor.is_write_only() {
-                chain.writable.push(span);
-            } else if chain.writable.is_empty() {
-                chain.readable.push(span);
-            } else {
-                return Err(Malformed("a descriptor to read follows one to write"));
-            }
-            if !descriptor.has_next() {
-                return Ok(chain);
-            }
-            index = descriptor.next();
-        }
-        Err(Malformed("a chain of descriptors has no end"))
-    }
-}
-
-/// Reads through the pieces of memory that the driver has filled.
-struct Cursor<'a> {
-    memory: &'a DmaMemory,
-    spans: Vec<Span>,
-}
-
-impl Cursor<'_> {
-    fn peek(&self, bytes: &mut [u8]) -> Result<(), Malformed> {
-        let mut done = 0;
-        for span in &self.spans {
-            let count = span.length.min(bytes.len() - done);
-            self.memory
-                .read_slice(&mut bytes[done..done + count], span.address)
-                .map_err(|_| Malformed("a descriptor names memory that devices may not reach"))?;
-            done += count;
-            if done == bytes.len() {
-                return Ok(());
-            }
-        }
-        Err(Malformed("a request is cut short"))
-    }
-
-    fn skip(&mut self, mut count: usize) {
-        self.spans.retain_mut(|span| {
-            let cut = count.min(span.length);
-            count -= cut;
-            span.address.0 += cut as u64;
-            span.length -= cut;
-            span.length != 0
-        });
-    }
-
-    fn take<T: Wire>(&mut self) -> Result<T, Malformed> {
-        self.take_list(1).and_then(|mut list| list.pop().ok_or(Malformed("a request is cut short")))
-    }
-
-    fn take_list<T: Wire>(&mut self, count: usize) -> Result<Vec<T>, Malformed> {
-        let length = count.checked_mul(T::SIZE_BYTES).ok_or(Malformed("a list is too long"))?;
-        if (length as u64) > total(&self.spans) {
-            return Err(Malformed("a request is cut short"));
-        }
-        let mut bytes = vec![0; length];
-        self.peek(&mut bytes)?;
-        self.skip(length);
-        Ok(bytes.chunks_exact(T::SIZE_BYTES).map(T::get).collect())
-    }
-
-    fn records<T: Wire>(&mut self, count: u32) -> Result<Vec<T>, Malformed> {
-        self.take_list(count as usize)
-    }
-
-    fn standard_ranges(&mut self) -> Result<Vec<Range>, Malformed> {
-        let length = total(&self.spans);
-        let size = StandardRange::SIZE_BYTES as u64;
-        if length == 0 || !length.is_multiple_of(size) || length / size > u64::from(MAX_STANDARD_RANGES) {
-            return Err(Malformed("a list of ranges has an impossible length"));
-        }
-        let ranges: Vec<StandardRange> = self.records(u32::try_from(length / size).unwrap_or(MAX_STANDARD_RANGES))?;
-        ranges
-            .iter()
-            .map(|range| {
-                if range.sector_count > MAX_STANDARD_SECTORS || range.flags & !request_flag::MAY_UNMAP != 0 {
-                    return Err(Malformed("a range is out of bounds"));
-                }
-                let offset =
-                    range.sector.checked_mul(SECTOR_BYTES).ok_or(Malformed("a sector number is out of range"))?;
-                let length = u64::from(range.sector_count) * SECTOR_BYTES;
-                Ok(Range { offset, length, may_unmap: range.flags & request_flag::MAY_UNMAP != 0 })
-            })
-            .collect()
-    }
-
-    fn rest(&mut self) -> Vec<Span> {
-        std::mem::take(&mut self.spans)
-    }
-
-    fn end(&self) -> Result<(), Malformed> {
-        if self.spans.is_empty() { Ok(()) } else { Err(Malformed("a request is longer than it says")) }
-    }
 }

@@ -7,7 +7,7 @@ use instar_abi::wire::Wire;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::request::Malformed;
+use super::chain::Malformed;
 use crate::vm::DmaMemory;
 
 /// All status bits that a driver may set.

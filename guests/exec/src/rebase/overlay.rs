@@ -27,7 +27,7 @@ use crate::target::Target;
 use crate::vmdk::{Neighbours, VmdkTarget, describe, stale_parent};
 
 /// How many bytes are packed together, so that several processors can share them; at least one cluster.
-const PACKED_TOGETHER_BYTES: u64 = MAX_PACK_BYTES;
+const PACKED_TOGETHER_BYTES: u64 = MAX_PACK_BYTES as u64;
 /// "Operation not supported".
 const ENOTSUP: i32 = 95;
 

@@ -11,8 +11,9 @@ use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::{Backend, Flushing};
+use super::super::chain::Span;
 use super::super::executor::Executor;
-use super::super::request::{Action, Answer, Range, Request, Span};
+use super::super::request::{Action, Answer, Range, Request};
 use super::super::throttle::Throttle;
 use super::{ANSWER, DATA, contents, file, pattern, ram, read_bytes};
 

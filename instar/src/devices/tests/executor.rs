@@ -7,8 +7,9 @@ use instar_abi::block::{CompareRecord, CopyRecord, ZEROS, status};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::Backend;
+use super::super::chain::Span;
 use super::super::executor::{Executor, Outcome};
-use super::super::request::{Action, Answer, Range, Request, Span};
+use super::super::request::{Action, Answer, Range, Request};
 use super::{ANSWER, DATA, backend, contents, file, pattern, ram, read_bytes};
 use crate::vm::DmaMemory;
 

@@ -9,9 +9,10 @@ use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::Backend;
+use super::super::chain::Span;
 use super::super::executor::{Executor, Outcome};
 use super::super::rehearsal::{Effects, obstacle};
-use super::super::request::{Action, Answer, Range, Request, Span};
+use super::super::request::{Action, Answer, Range, Request};
 use super::{ANSWER, DATA, contents, file, pattern, ram, read_bytes};
 use crate::vm::GuestRam;
 

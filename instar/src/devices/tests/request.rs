@@ -10,8 +10,9 @@ use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::super::chain::{Malformed, Span};
 use super::super::pack::Clusters;
-use super::super::request::{Action, Answer, Malformed, Range, Request, Span, parse};
+use super::super::request::{Action, Answer, Range, Request, parse};
 use super::{ANSWER, DATA, HEADER, QUEUE_SIZE, piece, queue, ram, write_wire};
 use crate::vm::DmaMemory;
 

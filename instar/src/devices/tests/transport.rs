@@ -3,7 +3,7 @@
 use instar_abi::memory::HEAP_START;
 use instar_abi::mmio::{Attach, DEVICE_ID_BLOCK, MAGIC, QUEUE_SIZE_MAX, VENDOR, VERSION, feature, register, status};
 
-use super::super::request::Malformed;
+use super::super::chain::Malformed;
 use super::super::transport::{Effect, Transport};
 use super::{ram, write_wire};
 use crate::vm::GuestRam;
