@@ -16,7 +16,7 @@ use image::qcow2;
 use kvm::without_kvm;
 use schema::{published, read, strict};
 
-const SCHEMAS: [&str; 4] = ["commit", "error", "info", "rebase"];
+const SCHEMAS: [&str; 7] = ["commit", "doctor", "error", "info", "measure", "plan", "rebase"];
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
@@ -121,4 +121,38 @@ fn rebases_of_every_kind_fit() {
     assert_eq!(rebase(&["-b", "other.qcow2", "-F", "qcow2"])["mode"], "safe");
     assert_eq!(rebase(&["-u", "-b", "other.qcow2", "-F", "qcow2"])["new_backing"], "other.qcow2");
     assert_eq!(rebase(&["--verify", "--stats", "-b", ""])["detached"], true);
+}
+
+#[test]
+fn plans_of_every_kind_fit() {
+    if without_kvm("plans_of_every_kind_fit") {
+        return;
+    }
+    let (plan, measure) = (strict("plan"), strict("measure"));
+    for (command, options) in
+        [("commit", &["-d"][..]), ("rebase", &["-b", ""]), ("rebase", &["-u", "-b", "gone", "-F", "raw"])]
+    {
+        let folder = pair();
+        let said = |more: &[&str]| {
+            output(&folder, &[&["plan", command, "--output=json"], more, options, &["top.qcow2"]].concat())
+        };
+        let planned = read(&plan, &said(&[]));
+        assert_eq!(planned["command"], command);
+        assert_eq!(planned["layers"][0]["filename"], "top.qcow2");
+        assert!(planned["map"]["rows"].as_array().is_some_and(|rows| !rows.is_empty()), "{options:?}");
+        let measured = read(&measure, &said(&["--measure"]));
+        let written = if command == "commit" { "base.qcow2" } else { "top.qcow2" };
+        assert_eq!(measured[0]["filename"], written, "{options:?}");
+    }
+}
+
+#[test]
+fn what_the_doctor_finds_fits() {
+    let schema = strict("doctor");
+    let folder = Folder::new();
+    for options in [&[][..], &["--sandbox", "process"], &["nosuch"]] {
+        let ended = folder.run(&[&["doctor", "--output=json"], options].concat());
+        let said = read(&schema, &ended.stdout);
+        assert_eq!(said["fit"], ended.status == Some(0), "{options:?}");
+    }
 }
