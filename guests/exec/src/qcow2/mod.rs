@@ -14,6 +14,7 @@ mod repair;
 mod slices;
 mod snapshots;
 mod target;
+mod vacated;
 
 pub use empty::Emptier;
 pub use image::Image;

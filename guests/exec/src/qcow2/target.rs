@@ -16,6 +16,7 @@ use super::census::Census;
 use super::image::Image;
 use super::packed::PackedEnd;
 use super::refcounts::Refcounts;
+use super::vacated::Vacated;
 use crate::bytes::{read_vec, to_index};
 use crate::layer::{Layer, Result, map_chain};
 use crate::report::Failure;
@@ -42,8 +43,8 @@ pub struct Qcow2Target {
     dirty_l1: BTreeSet<u64>,
     /// Host clusters that lose one reference each once nothing on disk refers to them any more.
     pub(super) releases: Vec<u64>,
-    /// Clusters of the external data file, by their offset, that nothing on disk will refer to any more.
-    vacated_data: Vec<u64>,
+    /// Places of the external data file that nothing on disk will refer to any more.
+    vacated: Vacated,
     /// Whether these must stay as they are until nothing refers to them: the image is all that shows them. A target that layers
     /// above hide is better cleared first, because nobody would come back for it.
     pub(super) clears_data_last: bool,
@@ -82,7 +83,7 @@ impl Qcow2Target {
             transfer,
             dirty_l1: BTreeSet::new(),
             releases: Vec::new(),
-            vacated_data: Vec::new(),
+            vacated: Vacated::default(),
             clears_data_last: false,
             bitmaps: Vec::new(),
             packed_end: PackedEnd::default(),
@@ -283,31 +284,19 @@ impl Qcow2Target {
             }
             let end = range.host_offset + range.length_bytes;
             self.releases.extend(geometry.cluster_index(range.host_offset)..geometry.clusters_for(end));
+        } else if geometry.external_data {
+            self.vacated.note(&geometry, old, entry);
         } else if let Some(offset) = old.host_offset(&geometry)
             && entry.host_offset(&geometry) != Some(offset)
         {
-            if geometry.external_data {
-                self.vacated_data.push(offset);
-            } else {
-                self.releases.push(geometry.cluster_index(offset));
-            }
+            self.releases.push(geometry.cluster_index(offset));
         }
         Ok(())
     }
 
-    /// Clears what was given up in the external data file: whoever reads it without the tables sees zeros there, not what
-    /// used to be.
     fn clear_vacated_data(&mut self, storage: &mut dyn Storage) -> Result<()> {
-        let (device, size) = (self.image.data_device, self.image.geometry.cluster_size_bytes());
-        let length = storage.length_bytes(device);
-        self.vacated_data.sort_unstable();
-        for run in core::mem::take(&mut self.vacated_data).chunk_by(|left, right| left + size == *right) {
-            let (start, end) = (run[0], (run[run.len() - 1] + size).min(length));
-            if start < end {
-                storage.write_zeroes(device, start, end - start, true).map_err(|error| self.storage_failure(error))?;
-            }
-        }
-        Ok(())
+        let cleared = self.vacated.clear(storage, self.image.data_device);
+        cleared.map_err(|error| self.storage_failure(error))
     }
 
     /// Offset of the L2 table for a guest offset; makes one, or a copy of one that a snapshot shares.
@@ -443,13 +432,13 @@ impl Target for Qcow2Target {
     }
 
     fn vacate(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<bool> {
-        let waiting = self.releases.len() + self.vacated_data.len();
+        let waiting = self.releases.len() + self.vacated.len();
         for step in self.plan(storage, sources)? {
             if let Step::Replace { cluster, entry } = step {
                 self.replace(storage, cluster, entry)?;
             }
         }
-        Ok(self.releases.len() + self.vacated_data.len() > waiting)
+        Ok(self.releases.len() + self.vacated.len() > waiting)
     }
 
     fn put(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], sources: &[Extent]) -> Result<()> {
@@ -461,7 +450,7 @@ impl Target for Qcow2Target {
 
     fn is_under_pressure(&self) -> bool {
         let tables = self.image.slices.unwritten_bytes() + self.refcounts.unwritten_bytes();
-        tables > UNWRITTEN_BYTES_MAX || self.releases.len() + self.vacated_data.len() > RELEASES_MAX
+        tables > UNWRITTEN_BYTES_MAX || self.releases.len() + self.vacated.len() > RELEASES_MAX
     }
 
     fn make_visible(&mut self, storage: &mut dyn Storage) -> Result<()> {
@@ -483,7 +472,7 @@ impl Target for Qcow2Target {
             self.release(storage)?;
             self.barrier(storage)?;
         }
-        if !self.vacated_data.is_empty() {
+        if !self.vacated.is_empty() {
             self.clear_vacated_data(storage)?;
             storage.flush(self.image.data_device).map_err(|error| self.storage_failure(error))?;
         }
