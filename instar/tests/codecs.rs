@@ -167,7 +167,11 @@ fn packed_clusters_of_a_backing_file_come_into_the_overlay() {
     for zstd in [false, true] {
         let folder = packed(zstd);
         succeeds(&folder, &["rebase", "-q", "-u", "-b", "packed.qcow2", "-F", "qcow2", "empty.qcow2"]);
-        succeeds(&folder, &["rebase", "-q", "-b", "", "empty.qcow2"]);
+        let ended = succeeds(&folder, &["rebase", "--stats", "-b", "", "empty.qcow2"]);
+        // Too few bytes for machines, so the guest unpacks; it has no need to unpack twice, to see that there is something and to copy it.
+        let length = fs::metadata(folder.path().join("packed.qcow2")).expect("the image").len();
+        let read = counted(&ended, "read bytes");
+        assert!((length / 2..length * 3 / 2).contains(&read), "{length}: {}", ended.stderr);
         succeeds(&folder, &["rebase", "-q", "-u", "-b", "zeros.raw", "-F", "raw", "empty.qcow2"]);
         succeeds(&folder, &["commit", "-q", "empty.qcow2"]);
         assert!(fs::read(folder.path().join("zeros.raw")).expect("the base") == content());

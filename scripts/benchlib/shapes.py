@@ -68,6 +68,21 @@ class Packed(Commit):
         os.unlink(raw)
 
 
+class Flatten(Packed):
+    """A detach of an overlay, which holds 1 MiB, from a base whose clusters are compressed."""
+
+    copied_from = "base"
+    arguments = ["rebase", "-b", "", "overlay.qcow2"]
+
+    def build(self, folder, tools):
+        raw = write_raw(folder, self.disk_bytes, text)
+        options = f"compression_type={self.compression}"
+        run(tools["qemu-img"], "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, raw, os.path.join(folder, "base"))
+        os.unlink(raw)
+        create(folder, tools, "overlay.qcow2", self.disk_bytes, 64 * KIB, "qcow2")
+        write(folder, tools, "overlay.qcow2", [(0, MIB)], 0x22)
+
+
 class Rebase:
     """An overlay that holds 1 MiB, on a base that is full of one kind of content; another file for it to be based on."""
 
@@ -180,6 +195,8 @@ SHAPES = {
     "rebase-equal": Rebase("safe, 1 GiB reads the same", GIB, 0x11, 0x11, ONTO_NEW),
     "rebase-different": Rebase("safe, 1 GiB differs", GIB, 0x11, 0x33, ONTO_NEW),
     "rebase-detach": Rebase("detach from 1 GiB", GIB, 0x11, None, ["-b", ""]),
+    "rebase-packed-zlib": Flatten("detach from 512 MiB of text, packed with zlib", 512 * MIB, "zlib"),
+    "rebase-packed-zstd": Flatten("detach from 512 MiB of text, packed with zstd", 512 * MIB, "zstd"),
     "rebase-compress-text": Rebase("detach, `-c`, 512 MiB of text", 512 * MIB, text, None, ["-c", "-b", ""]),
     "rebase-compress-noise": Rebase("detach, `-c`, 512 MiB of noise", 512 * MIB, noise, None, ["-c", "-b", ""]),
 }

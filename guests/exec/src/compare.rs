@@ -4,7 +4,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use instar_plan::extent::{Extent, Source};
+use instar_plan::extent::{Codec, Extent, Source};
 use instar_plan::planted::{self, Bug};
 use instar_plan::rebase::{Comparison, Verdicts, plan_comparisons};
 
@@ -14,6 +14,11 @@ use crate::layer::Result;
 use crate::reader::{BUFFER_BYTES, Reader};
 use crate::report::Failure;
 use crate::storage::{CompareSegment, DeviceId, Storage, Verdict};
+
+/// The most packed bytes that a short cluster of zeros has: a few, rounded up to sectors from wherever they begin.
+const PACKED_ZEROS_BYTES_MAX: u64 = 1024;
+/// Of how many zeros every packer makes less than a byte; deflate comes to 1032.
+const PACKED_ZEROS_RATIO: u64 = 256;
 
 /// A part of the disk: what has to be compared in it, and what has been seen.
 pub(crate) struct Compared {
@@ -103,7 +108,9 @@ impl Comparer {
         for (index, window) in windows.iter_mut().enumerate() {
             let window = &mut **window;
             for comparison in &window.comparisons {
-                if !self.gather(index, comparison, &window.verdicts, &mut questions) {
+                if is_packed_data(comparison, self.unit_bytes) {
+                    window.verdicts.record(comparison.guest_offset, true, comparison.old == Source::Zero);
+                } else if !self.gather(index, comparison, &window.verdicts, &mut questions) {
                     self.look(storage, comparison, &mut window.verdicts)?;
                 }
             }
@@ -212,6 +219,22 @@ impl Comparer {
     }
 }
 
+/// Whether a packed cluster is compared with zeros that has too many packed bytes to be zeros itself. A packer that makes so much of
+/// zeros would get them stored again; nothing else would be wrong.
+fn is_packed_data(comparison: &Comparison, unit_bytes: u64) -> bool {
+    let packed = match (comparison.old, comparison.new) {
+        (Source::Compressed(packed), Source::Zero) | (Source::Zero, Source::Compressed(packed)) => packed,
+        _ => return false,
+    };
+    let length = comparison.end() - comparison.guest_offset;
+    // How long a vmdk grain is stands in front of it, so the bound tells nothing. A smaller unit may be zeros all the same.
+    packed.codec != Codec::Zlib
+        && packed.offset_in_cluster == 0
+        && length == packed.cluster_size_bytes
+        && unit_bytes.is_multiple_of(packed.cluster_size_bytes)
+        && packed.length_bytes > PACKED_ZEROS_BYTES_MAX + packed.cluster_size_bytes / PACKED_ZEROS_RATIO
+}
+
 /// Whether all bytes are zero.
 fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<16>();
@@ -222,8 +245,46 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_zero;
+    use super::*;
     use alloc::vec;
+    use instar_plan::extent::CompressedSource;
+
+    #[test]
+    fn a_packed_cluster_that_is_long_is_no_zeros() {
+        const SIZE: u64 = 65536;
+        let packed = |codec, length_bytes, offset_in_cluster| {
+            let (device, layer, host_offset) = (1, 0, 0);
+            Source::Compressed(CompressedSource {
+                device,
+                layer,
+                host_offset,
+                length_bytes,
+                cluster_size_bytes: SIZE,
+                codec,
+                offset_in_cluster,
+            })
+        };
+        let with_zeros = |old, length_bytes| Comparison { guest_offset: SIZE, length_bytes, old, new: Source::Zero };
+        let long = packed(Codec::Zstd, 2048, 0);
+        assert!(is_packed_data(&with_zeros(long, SIZE), SIZE) && is_packed_data(&with_zeros(long, SIZE), 4 * SIZE));
+        let other_way = Comparison { old: Source::Zero, new: long, ..with_zeros(long, SIZE) };
+        assert!(is_packed_data(&other_way, SIZE));
+        for (source, length_bytes, unit_bytes) in [
+            (packed(Codec::Deflate, 1024, 0), SIZE, SIZE),
+            (packed(Codec::Zlib, 2048, 0), SIZE, SIZE),
+            (packed(Codec::Zstd, 2048, 512), SIZE, SIZE),
+            (long, SIZE - 512, SIZE),
+            (long, SIZE, SIZE / 2),
+            (Source::Data { device: 1, host_offset: 0 }, SIZE, SIZE),
+        ] {
+            assert!(
+                !is_packed_data(&with_zeros(source, length_bytes), unit_bytes),
+                "{source:?} {length_bytes} {unit_bytes}"
+            );
+        }
+        let with_data = Comparison { new: Source::Data { device: 2, host_offset: 0 }, ..with_zeros(long, SIZE) };
+        assert!(!is_packed_data(&with_data, SIZE));
+    }
 
     #[test]
     fn one_bit_anywhere_is_not_zero() {
