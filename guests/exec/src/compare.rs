@@ -4,7 +4,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use instar_plan::extent::{Codec, Extent, Source};
+use instar_plan::extent::{Codec, CompressedSource, Extent, Source};
 use instar_plan::planted::{self, Bug};
 use instar_plan::rebase::{Comparison, Verdicts, plan_comparisons};
 
@@ -14,6 +14,7 @@ use crate::layer::Result;
 use crate::reader::{BUFFER_BYTES, Reader};
 use crate::report::Failure;
 use crate::storage::{CompareSegment, DeviceId, Storage, Verdict};
+use crate::unpack;
 
 /// The most packed bytes that a short cluster of zeros has: a few, rounded up to sectors from wherever they begin.
 const PACKED_ZEROS_BYTES_MAX: u64 = 1024;
@@ -108,7 +109,12 @@ impl Comparer {
         for (index, window) in windows.iter_mut().enumerate() {
             let window = &mut **window;
             for comparison in &window.comparisons {
-                if is_packed_data(comparison, self.unit_bytes) {
+                let packed = packed_beside_zeros(comparison, self.unit_bytes);
+                let is_data = match packed {
+                    Some(packed) => is_too_long_for_zeros(packed) || unpack::shows_data(storage, packed)?,
+                    None => false,
+                };
+                if is_data {
                     window.verdicts.record(comparison.guest_offset, true, comparison.old == Source::Zero);
                 } else if !self.gather(index, comparison, &window.verdicts, &mut questions) {
                     self.look(storage, comparison, &mut window.verdicts)?;
@@ -219,19 +225,22 @@ impl Comparer {
     }
 }
 
-/// Whether a packed cluster is compared with zeros that has too many packed bytes to be zeros itself. A packer that makes so much of
-/// zeros would get them stored again; nothing else would be wrong.
-fn is_packed_data(comparison: &Comparison, unit_bytes: u64) -> bool {
-    let packed = match (comparison.old, comparison.new) {
+/// The packed cluster that is compared with zeros, in a unit or several that it fills: smaller units may be zeros while it is not.
+fn packed_beside_zeros(comparison: &Comparison, unit_bytes: u64) -> Option<&CompressedSource> {
+    let packed = match (&comparison.old, &comparison.new) {
         (Source::Compressed(packed), Source::Zero) | (Source::Zero, Source::Compressed(packed)) => packed,
-        _ => return false,
+        _ => return None,
     };
-    let length = comparison.end() - comparison.guest_offset;
-    // How long a vmdk grain is stands in front of it, so the bound tells nothing. A smaller unit may be zeros all the same.
+    let is_whole = packed.offset_in_cluster == 0
+        && comparison.length_bytes == packed.cluster_size_bytes
+        && unit_bytes.is_multiple_of(packed.cluster_size_bytes);
+    is_whole.then_some(packed)
+}
+
+/// Whether a cluster has too many packed bytes to be zeros. A packer that makes so many of zeros would get them stored again; nothing
+/// else would be wrong. How long a vmdk grain is stands in front of it, so its bound tells nothing.
+fn is_too_long_for_zeros(packed: &CompressedSource) -> bool {
     packed.codec != Codec::Zlib
-        && packed.offset_in_cluster == 0
-        && length == packed.cluster_size_bytes
-        && unit_bytes.is_multiple_of(packed.cluster_size_bytes)
         && packed.length_bytes > PACKED_ZEROS_BYTES_MAX + packed.cluster_size_bytes / PACKED_ZEROS_RATIO
 }
 
@@ -247,7 +256,6 @@ fn is_zero(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
     use alloc::vec;
-    use instar_plan::extent::CompressedSource;
 
     #[test]
     fn a_packed_cluster_that_is_long_is_no_zeros() {
@@ -265,10 +273,13 @@ mod tests {
             })
         };
         let with_zeros = |old, length_bytes| Comparison { guest_offset: SIZE, length_bytes, old, new: Source::Zero };
+        let is_data = |comparison: &Comparison, unit_bytes| {
+            packed_beside_zeros(comparison, unit_bytes).is_some_and(is_too_long_for_zeros)
+        };
         let long = packed(Codec::Zstd, 2048, 0);
-        assert!(is_packed_data(&with_zeros(long, SIZE), SIZE) && is_packed_data(&with_zeros(long, SIZE), 4 * SIZE));
+        assert!(is_data(&with_zeros(long, SIZE), SIZE) && is_data(&with_zeros(long, SIZE), 4 * SIZE));
         let other_way = Comparison { old: Source::Zero, new: long, ..with_zeros(long, SIZE) };
-        assert!(is_packed_data(&other_way, SIZE));
+        assert!(is_data(&other_way, SIZE));
         for (source, length_bytes, unit_bytes) in [
             (packed(Codec::Deflate, 1024, 0), SIZE, SIZE),
             (packed(Codec::Zlib, 2048, 0), SIZE, SIZE),
@@ -277,13 +288,10 @@ mod tests {
             (long, SIZE, SIZE / 2),
             (Source::Data { device: 1, host_offset: 0 }, SIZE, SIZE),
         ] {
-            assert!(
-                !is_packed_data(&with_zeros(source, length_bytes), unit_bytes),
-                "{source:?} {length_bytes} {unit_bytes}"
-            );
+            assert!(!is_data(&with_zeros(source, length_bytes), unit_bytes), "{source:?} {length_bytes} {unit_bytes}");
         }
         let with_data = Comparison { new: Source::Data { device: 2, host_offset: 0 }, ..with_zeros(long, SIZE) };
-        assert!(!is_packed_data(&with_data, SIZE));
+        assert!(!is_data(&with_data, SIZE));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use instar_abi::report::error_kind;
 use instar_plan::extent::{Codec, CompressedSource};
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
 use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
@@ -14,6 +16,11 @@ use crate::storage::{DeviceId, Storage, UnpackSegment};
 /// The largest window that a zstd frame may ask for: memory is taken for all of it at once. No cluster is longer than 2 MiB, and at its
 /// highest ordinary level the usual packer asks for 8 MiB where it does not know that.
 const MAX_WINDOW_BYTES: u64 = 32 << 20;
+
+/// How many packed bytes are enough for a first look: the codes of a block, and some symbols.
+const PEEKED_PACKED_BYTES: u64 = 1024;
+/// How many bytes are unpacked for it.
+const PEEKED_BYTES: usize = 512;
 
 /// How many packed bytes are read with one request, at least one cluster's.
 const READ_BYTES: u64 = 1 << 20;
@@ -83,6 +90,26 @@ pub fn open(codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
     unpacked.is_some()
 }
 
+/// Whether the first bytes of a cluster are enough to see that it is not all zeros; `false` tells nothing. Deflate alone begins with what
+/// stands first, so that a few bytes of it can be unpacked.
+///
+/// # Errors
+/// If the device refuses.
+pub(crate) fn shows_data(storage: &mut dyn Storage, source: &CompressedSource) -> Result<bool> {
+    let zlib = match source.codec {
+        Codec::Deflate => 0,
+        Codec::Zlib => inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER,
+        Codec::Zstd => return Ok(false),
+    };
+    let length = source.length_bytes.min(PEEKED_PACKED_BYTES);
+    let packed = read_vec(storage, source.layer, DeviceId(source.device), source.host_offset, length)?;
+    let mut bytes = [0; PEEKED_BYTES];
+    let flags =
+        zlib | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
+    let (_, _, produced) = decompress(&mut DecompressorOxide::new(), &packed, &mut bytes, 0, flags);
+    Ok(bytes[..produced].iter().any(|byte| *byte != 0))
+}
+
 fn broken(source: &CompressedSource) -> Failure {
     Failure::new(
         error_kind::CORRUPT,
@@ -93,8 +120,6 @@ fn broken(source: &CompressedSource) -> Failure {
 
 /// The packed length is only known to the sector, so bytes behind the end of the stream are fine; a full buffer is the end.
 fn inflate(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
-    use miniz_oxide::inflate::TINFLStatus;
-    use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
     let mut state = DecompressorOxide::new();
     let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
     let (status, _, produced) = decompress(&mut state, packed, bytes, 0, flags);
@@ -104,8 +129,6 @@ fn inflate(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
 
 /// A whole stream, whose checksum is right; it may be shorter than the cluster.
 fn inflate_zlib(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
-    use miniz_oxide::inflate::TINFLStatus;
-    use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
     let mut state = DecompressorOxide::new();
     let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER;
     let (status, _, produced) = decompress(&mut state, packed, bytes, 0, flags);
@@ -136,6 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::memory::MemoryStorage;
 
     /// What another decoder makes of a frame, if it fills `length` bytes.
     fn by_another(packed: &[u8], length: usize) -> Option<Vec<u8>> {
@@ -143,6 +167,37 @@ mod tests {
         let mut bytes = vec![0; length];
         let mut decoder = ruzstd::decoding::StreamingDecoder::new(packed).ok()?;
         decoder.read_exact(&mut bytes).ok().map(|()| bytes)
+    }
+
+    #[test]
+    fn a_first_look_sees_data_and_takes_nothing_for_data_that_is_not() {
+        let zeros = vec![0; 65536];
+        let mut late = zeros.clone();
+        late[60_000] = 1;
+        let text: Vec<u8> = (0..65536u32).flat_map(|number| number.to_le_bytes()).take(65536).collect();
+        for (codec, pack) in [
+            (Codec::Deflate, miniz_oxide::deflate::compress_to_vec as fn(&[u8], u8) -> Vec<u8>),
+            (Codec::Zlib, miniz_oxide::deflate::compress_to_vec_zlib),
+        ] {
+            for (bytes, expected) in [(&zeros, false), (&late, false), (&text, true)] {
+                let packed = pack(bytes, 6);
+                let source = CompressedSource {
+                    device: 0,
+                    layer: 0,
+                    host_offset: 3,
+                    length_bytes: packed.len() as u64 + 100,
+                    cluster_size_bytes: 65536,
+                    codec,
+                    offset_in_cluster: 0,
+                };
+                let mut storage = MemoryStorage { devices: vec![[&[9; 3][..], &packed].concat()] };
+                assert_eq!(shows_data(&mut storage, &source), Ok(expected), "{codec:?}");
+                let nothing_there = CompressedSource { host_offset: 1 << 40, ..source };
+                assert_eq!(shows_data(&mut storage, &nothing_there), Ok(false));
+                let other = CompressedSource { codec: Codec::Zstd, ..source };
+                assert_eq!(shows_data(&mut storage, &other), Ok(false));
+            }
+        }
     }
 
     fn zstd_frame() -> impl Strategy<Value = (Vec<u8>, usize)> {
