@@ -13,8 +13,9 @@ use crate::devices::Effects;
 use crate::effort::Effort;
 use crate::jail::Jail;
 use crate::jail::worker::{self, Leaving, WorkerError};
+use crate::program::GuestProgram;
 use crate::series;
-use crate::session::{DeviceFile, GuestProgram, Report, Session};
+use crate::session::{DeviceFile, Report, Session};
 use crate::text::Printable;
 use crate::vm::{Prepared, VmError};
 

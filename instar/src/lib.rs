@@ -47,6 +47,8 @@ pub mod files;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod jail;
 #[cfg_attr(docsrs, doc(hidden))]
+pub mod program;
+#[cfg_attr(docsrs, doc(hidden))]
 pub mod series;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod session;

@@ -10,19 +10,17 @@ use std::thread;
 use std::time::Duration;
 
 use instar_abi::codec_machine::CODEC_MEMORY_BYTES;
-use instar_abi::job::operation;
 use instar_abi::memory::{
     DEFAULT_MEMORY_BYTES, JOB_BYTES, JOB_START, REPORT_BYTES, REPORT_START, SHARED_DONE_BYTES, SHARED_START,
     SHARED_TOTAL_BYTES,
 };
-use instar_abi::report::{
-    CommitReport, InfoReport, MAX_TEXT_BYTES, MapReport, REPORT_MAGIC, RebaseReport, ReportHeader, outcome,
-};
+use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
 use instar_abi::wire::Wire;
 
 use crate::devices::{Backend, Bus, CodecMachines, Counters, Effects, Flushing};
 use crate::effort::Effort;
 use crate::jail::{Jail, Layer, Runner};
+use crate::program::{self, GuestProgram};
 use crate::series;
 use crate::vm::{GuestRam, Platform, Prepared, Run, Vm, VmError, Watchdog};
 
@@ -32,44 +30,6 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 /// The most machines that pack and unpack for one job: more of them than disks can follow only take memory.
 const CODEC_MACHINES_MAX: usize = 4;
 
-/// A program for the sandbox.
-#[derive(Clone, Copy, Debug)]
-pub struct GuestProgram<'a> {
-    elf: &'a [u8],
-    report_bytes: usize,
-}
-
-impl GuestProgram<'static> {
-    /// The program for an operation of [`instar_abi::job::operation`].
-    #[must_use]
-    pub fn embedded(job_operation: u32) -> Option<Self> {
-        let (elf, report_bytes): (&'static [u8], usize) = match job_operation {
-            operation::INFO => (include_bytes!(concat!(env!("OUT_DIR"), "/info.bin")), InfoReport::SIZE_BYTES),
-            operation::COMMIT => (include_bytes!(concat!(env!("OUT_DIR"), "/commit.bin")), CommitReport::SIZE_BYTES),
-            operation::REBASE => (include_bytes!(concat!(env!("OUT_DIR"), "/rebase.bin")), RebaseReport::SIZE_BYTES),
-            operation::MAP => (include_bytes!(concat!(env!("OUT_DIR"), "/map.bin")), MapReport::SIZE_BYTES),
-            _ => return None,
-        };
-        Some(Self { elf, report_bytes })
-    }
-}
-
-impl<'a> GuestProgram<'a> {
-    /// Makes a machine for the program, before anything is known of its job.
-    ///
-    /// # Errors
-    /// As [`Prepared::new`].
-    pub fn prepare(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
-        Prepared::new(platform, self.elf, memory_bytes)
-    }
-
-    /// Another program, for tests: an ELF file, and the length of its report between header and payload.
-    #[must_use]
-    pub fn from_elf(elf: &'a [u8], report_bytes: usize) -> Self {
-        Self { elf, report_bytes }
-    }
-}
-
 /// Makes machines that pack and unpack, as many as there are processors, for [`Session::codec_machines`]; none where there is one processor
 /// alone, or where guests run in processes, which only the thread that made them can run. What cannot be made is done without.
 #[must_use]
@@ -78,8 +38,7 @@ pub fn prepare_codec_machines(platform: &Platform) -> Vec<Prepared> {
     if processors < 2 || platform.kind() != Runner::Kvm {
         return Vec::new();
     }
-    let elf = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
-    (0..processors).map_while(|_| Prepared::new(platform, elf, CODEC_MEMORY_BYTES).ok()).collect()
+    (0..processors).map_while(|_| Prepared::resident(platform, program::codec(), CODEC_MEMORY_BYTES).ok()).collect()
 }
 
 /// A file that becomes a device; its place in the list is the device's number.
@@ -266,7 +225,7 @@ impl<'a> Session<'a> {
         let (backends, counters) = bus.into_parts();
         let area = |offset, bytes: &mut [u8]| vm.ram().read_low(REPORT_START + offset, bytes);
         let effects = backends.iter().map(Backend::effects).collect();
-        let report = Report { effects, ..Report::read(area, self.program.report_bytes)? };
+        let report = Report { effects, ..Report::read(area, self.program.report_bytes())? };
         // The machine may live on for a while, and there may be secrets in its job.
         vm.ram().write_low(JOB_START, &vec![0; self.job.len()])?;
         Ok((report, backends, counters))
@@ -331,7 +290,7 @@ impl Report {
             bytes[..count].copy_from_slice(&rest[..count]);
             Ok(())
         };
-        Self::read(read, program.report_bytes)
+        Self::read(read, program.report_bytes())
     }
 
     /// `area` reads from an offset in the report area.

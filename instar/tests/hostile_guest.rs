@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use instar::apart;
 use instar::jail::{Jail, Purpose, Runner};
-use instar::session::{DeviceFile, GuestProgram, Session};
+use instar::program::GuestProgram;
+use instar::session::{DeviceFile, Session};
 use instar::vm::{Hypervisor, Platform, VmError};
 use instar_abi::job::{ABI_VERSION, JOB_MAGIC, JobHeader};
 use instar_abi::wire::Wire;

@@ -14,7 +14,8 @@ use crate::apart;
 use crate::files::open_again_for_reading;
 use crate::jail::worker::Leaving;
 use crate::jail::{self, Jail, Purpose, Runner};
-use crate::session::{DeviceFile, Guest, GuestProgram, Report, Session, prepare_codec_machines};
+use crate::program::GuestProgram;
+use crate::session::{DeviceFile, Guest, Report, Session, prepare_codec_machines};
 use crate::vm::{Platform, Prepared, VmError};
 
 /// How long the files of a job are together if there are machines to pack and unpack for it.

@@ -1,12 +1,13 @@
 //! Loads a guest program: a static ELF file whose segments lie in the program's place, each on its own pages.
 //!
-//! The programs are built with this host and embedded, so anything unexpected is a mistake in the build and refused.
+//! The programs are built with this host and embedded, so anything unexpected is a mistake in the build and refused. What a guest
+//! only reads of an embedded program stays where it is: the guest's memory has the file's own pages there.
 
 use instar_abi::memory::{PAGE_BYTES, PROGRAM_END, PROGRAM_START};
 
 use super::error::VmError;
 use super::layout::{Access, Region};
-use super::memory::GuestRam;
+use super::memory::{GuestRam, Slot};
 
 const HEADER_BYTES: usize = 64;
 const SEGMENT_BYTES: usize = 56;
@@ -20,6 +21,7 @@ const MAX_SEGMENTS: u16 = 16;
 /// A program that was found loadable.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
+    file: &'a [u8],
     entry: u64,
     segments: Vec<Segment<'a>>,
 }
@@ -55,7 +57,7 @@ impl<'a> Program<'a> {
         if !segments.iter().any(enterable) {
             return Err(VmError::Program("starts outside of its text"));
         }
-        Ok(Self { entry, segments })
+        Ok(Self { file, entry, segments })
     }
 
     /// Where the program starts.
@@ -63,9 +65,10 @@ impl<'a> Program<'a> {
         self.entry
     }
 
-    /// Writes the program to memory.
-    pub(crate) fn load(&self, ram: &GuestRam) -> Result<(), VmError> {
-        self.segments.iter().try_for_each(|segment| ram.write_low(segment.address, segment.bytes))
+    /// Writes what lies behind an address of the program's place to memory.
+    pub(crate) fn load_from(&self, start: u64, ram: &GuestRam) -> Result<(), VmError> {
+        let mut segments = self.segments.iter().filter(|segment| segment.address >= start);
+        segments.try_for_each(|segment| ram.write_low(segment.address, segment.bytes))
     }
 
     /// The pages that it lies on. Two segments on one page are refused when these are mapped.
@@ -75,6 +78,24 @@ impl<'a> Program<'a> {
             end: segment.end.next_multiple_of(PAGE_BYTES),
             access: segment.access,
         })
+    }
+}
+
+impl Program<'static> {
+    /// The pages of text and constants, if they lie in the file as they do in the program: on whole pages, from [`PROGRAM_START`] on,
+    /// before everything that is written to. Behind their ends stands what else is in the file.
+    pub(crate) fn constant_pages(&self) -> Option<Slot> {
+        let offset = |segment: &Segment<'_>| segment.bytes.as_ptr().addr() - self.file.as_ptr().addr();
+        let first = offset(self.segments.first()?);
+        let lies_alike = |segment: &&Segment<'_>| {
+            segment.access != Access::ReadWrite && (offset(segment) - first) as u64 == segment.address - PROGRAM_START
+        };
+        let constants = self.segments.iter().take_while(lies_alike);
+        let length_bytes = constants.last()?.end.next_multiple_of(PAGE_BYTES) - PROGRAM_START;
+        let pages = self.file.get(first..)?.get(..usize::try_from(length_bytes).ok()?)?;
+        let host_address = pages.as_ptr().expose_provenance() as u64;
+        let is_whole = host_address.is_multiple_of(PAGE_BYTES);
+        is_whole.then_some(Slot { guest_address: PROGRAM_START, host_address, length_bytes })
     }
 }
 
@@ -145,10 +166,40 @@ mod tests {
         let program = Program::parse(&file).expect("loadable");
         assert_eq!(program.entry(), PROGRAM_START);
         let ram = GuestRam::new(instar_abi::memory::MIN_MEMORY_BYTES).expect("memory");
-        program.load(&ram).expect("load");
+        program.load_from(PROGRAM_START, &ram).expect("load");
         let mut start = [0; 4];
         ram.read_low(PROGRAM_START, &mut start).expect("read");
         assert_eq!(&start, b"\x7fELF");
+    }
+
+    /// The pages of constants of the first so many bytes of a program that this host was built with.
+    fn constants_of_codec(length: usize) -> Option<Slot> {
+        let file: &'static [u8] = crate::program::codec();
+        Program::parse(file)
+            .map(|program| Program { file: &file[..length], ..program }.constant_pages())
+            .expect("loadable")
+    }
+
+    #[test]
+    fn constants_of_an_embedded_program_lie_there_as_they_would_be_loaded() {
+        let file = crate::program::codec();
+        let program = Program::parse(file).expect("loadable");
+        let constants = constants_of_codec(file.len()).expect("on pages of their own");
+        let regions: Vec<Region> = program.regions().collect();
+        let data = regions.iter().find(|region| region.access == Access::ReadWrite).expect("data");
+        assert_eq!((constants.guest_address, constants.end()), (PROGRAM_START, data.start));
+        let offset = usize::try_from(constants.host_address).expect("an address") - file.as_ptr().addr();
+        for segment in program.segments.iter().filter(|segment| segment.access != Access::ReadWrite) {
+            let start = offset + usize::try_from(segment.address - PROGRAM_START).expect("small");
+            assert!(file[start..].starts_with(segment.bytes), "{:#x}", segment.address);
+        }
+    }
+
+    #[test]
+    fn constants_that_the_file_does_not_hold_to_their_last_page_are_copied() {
+        let length_bytes =
+            usize::try_from(constants_of_codec(crate::program::codec().len()).expect("pages").length_bytes);
+        assert!(constants_of_codec(length_bytes.expect("small") - 1).is_none());
     }
 
     #[test]

@@ -77,6 +77,11 @@ impl Hypervisor {
         let _ = vm.enable_cap(&wanted);
     }
 
+    /// Whether there can be memory that a machine only reads.
+    pub(crate) fn has_read_only_memory(&self) -> bool {
+        self.kvm.check_extension(Cap::ReadonlyMem)
+    }
+
     /// Makes an empty virtual machine.
     pub(crate) fn create_vm(&self) -> Result<VmFd, VmError> {
         loop {

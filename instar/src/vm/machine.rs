@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::elf::Program;
 use super::error::VmError;
 use super::kvm::Hypervisor;
-use super::memory::GuestRam;
+use super::memory::{GuestRam, Slot};
 use super::process::{ProcessMachine, ProcessPrepared};
 use super::run::{KvmMachine, KvmPrepared};
 use super::watchdog::Watchdog;
@@ -121,10 +121,27 @@ impl Prepared {
     /// # Errors
     /// [`VmError::Unavailable`], [`VmError::Setup`], [`VmError::Program`] or [`VmError::Config`].
     pub fn new(platform: &Platform, program: &[u8], memory_bytes: u64) -> Result<Self, VmError> {
+        Self::around(platform, &Program::parse(program)?, None, memory_bytes)
+    }
+
+    /// The same around a program that is there as long as this process: what of it is only read need not be copied.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn resident(platform: &Platform, program: &'static [u8], memory_bytes: u64) -> Result<Self, VmError> {
         let program = Program::parse(program)?;
+        Self::around(platform, &program, program.constant_pages(), memory_bytes)
+    }
+
+    fn around(
+        platform: &Platform,
+        program: &Program<'_>,
+        constants: Option<Slot>,
+        memory_bytes: u64,
+    ) -> Result<Self, VmError> {
         Ok(Self(match platform {
-            Platform::Kvm(hypervisor) => Kinds::Kvm(KvmPrepared::new(hypervisor, &program, memory_bytes)?),
-            Platform::Process => Kinds::Process(ProcessPrepared::new(&program, memory_bytes)?),
+            Platform::Kvm(hypervisor) => Kinds::Kvm(KvmPrepared::new(hypervisor, program, constants, memory_bytes)?),
+            Platform::Process => Kinds::Process(ProcessPrepared::new(program, memory_bytes)?),
         }))
     }
 

@@ -2,13 +2,18 @@
 //! reach too. Pages come from the host when they are first touched.
 #![expect(unsafe_code, reason = "advice on memory has no safe interface")]
 
-use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, PROGRAM_START, STACK_END};
+use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, STACK_END};
 use std::io;
 use std::ptr;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use super::error::VmError;
+
+/// How much of the heap is made of pages of the usual size, in bytes.
+const SMALL_PAGES_BYTES: u64 = LARGE_PAGE_BYTES;
+/// How much of the heap every job uses, in bytes.
+const USED_AT_ONCE_BYTES: u64 = 256 << 10;
 
 /// Memory that devices may reach.
 pub type DmaMemory = GuestMemoryMmap<()>;
@@ -27,6 +32,25 @@ pub(crate) struct Slot {
     pub(crate) guest_address: u64,
     pub(crate) host_address: u64,
     pub(crate) length_bytes: u64,
+}
+
+impl Slot {
+    /// First guest address behind it.
+    pub(crate) fn end(self) -> u64 {
+        self.guest_address + self.length_bytes
+    }
+
+    /// What is left of it where another slot stands behind part of its guest memory.
+    pub(crate) fn without(self, other: Option<Self>) -> impl Iterator<Item = Self> {
+        let (start, end) = (self.guest_address, self.end());
+        let (hole, rest) =
+            other.map_or((end, end), |other| (other.guest_address.clamp(start, end), other.end().clamp(start, end)));
+        [(start, hole), (rest, end)].into_iter().filter(|(start, end)| start < end).map(move |(from, to)| Self {
+            guest_address: from,
+            host_address: self.host_address + (from - start),
+            length_bytes: to - from,
+        })
+    }
 }
 
 impl GuestRam {
@@ -66,21 +90,25 @@ impl GuestRam {
             GuestMemoryMmap::from_regions(vec![region]).map_err(|error| none(error.to_string()))
         };
         let ram = Self { low: range(0, STACK_END)?, heap: range(HEAP_START, size_bytes)?, size_bytes };
-        ram.ask_for_large_pages()?;
+        ram.advise()?;
         Ok(ram)
     }
 
-    /// Asks the system for large pages where a guest touches most of them: for the program, and for its heap. Each page that
-    /// is touched for the first time costs an exit; one of 2 MiB stands for 512. Whether there are any is the system's matter.
-    fn ask_for_large_pages(&self) -> Result<(), VmError> {
-        for slot in self.slots()? {
-            let (offset, length_bytes) = match slot.guest_address {
-                HEAP_START => (0, slot.length_bytes),
-                low => (PROGRAM_START - low, LARGE_PAGE_BYTES),
-            };
-            let start = ptr::with_exposed_provenance_mut(to_usize(slot.host_address + offset));
-            // SAFETY: the range lies in a mapping of this value, and the advice changes nothing that it holds.
-            unsafe { libc::madvise(start, to_usize(length_bytes), libc::MADV_HUGEPAGE) };
+    /// Says how the heap is going to be used: the first of it at once, so its pages are made in one go, and nothing else by small
+    /// jobs. Where a guest has more to do it touches most of the rest, and each page that is touched for the first time costs an
+    /// exit; one of 2 MiB stands for 512. It is made slowly, though, where this system's own memory is made when it is first
+    /// touched, so small jobs go without. What is said here is advice: not every system takes it.
+    fn advise(&self) -> Result<(), VmError> {
+        for slot in self.slots()?.into_iter().filter(|slot| slot.guest_address == HEAP_START) {
+            let rest = slot.host_address + SMALL_PAGES_BYTES;
+            for (start, length_bytes, advice) in [
+                (slot.host_address, USED_AT_ONCE_BYTES, libc::MADV_POPULATE_WRITE),
+                (rest, slot.length_bytes - SMALL_PAGES_BYTES, libc::MADV_HUGEPAGE),
+            ] {
+                let start = ptr::with_exposed_provenance_mut(to_usize(start));
+                // SAFETY: the range lies in a mapping of this value, and the advice changes nothing that it holds.
+                unsafe { libc::madvise(start, to_usize(length_bytes), advice) };
+            }
         }
         Ok(())
     }
@@ -171,6 +199,22 @@ mod tests {
         }
         assert!(ram.dma().read_slice(&mut byte, GuestAddress(HEAP_START)).is_ok());
         assert!(ram.dma().read_slice(&mut byte, GuestAddress(MIN_MEMORY_BYTES)).is_err());
+    }
+
+    #[test]
+    fn what_stands_behind_a_part_of_a_slot_is_left_out() {
+        let slot = |guest_address, host_address, length_bytes| Slot { guest_address, host_address, length_bytes };
+        let rest = |other| {
+            let parts = slot(100, 1000, 50).without(other);
+            parts.map(|part| (part.guest_address, part.host_address, part.length_bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(rest(None), [(100, 1000, 50)]);
+        assert_eq!(rest(Some(slot(120, 7, 10))), [(100, 1000, 20), (130, 1030, 20)]);
+        assert_eq!(rest(Some(slot(90, 7, 20))), [(110, 1010, 40)]);
+        assert_eq!(rest(Some(slot(140, 7, 20))), [(100, 1000, 40)]);
+        assert_eq!(rest(Some(slot(90, 7, 70))), []);
+        assert_eq!(rest(Some(slot(0, 7, 100))), [(100, 1000, 50)]);
+        assert_eq!(rest(Some(slot(150, 7, 100))), [(100, 1000, 50)]);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use instar_abi::memory::PAGE_BYTES;
+use instar_abi::memory::{PAGE_BYTES, PROGRAM_START};
 use instar_abi::mmio::{CONTROL_START, DEVICE_START};
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use super::elf::Program;
@@ -13,7 +13,7 @@ use super::error::VmError;
 use super::kvm::Hypervisor;
 use super::layout::{self, Access};
 use super::machine::{BusAction, Run};
-use super::memory::GuestRam;
+use super::memory::{GuestRam, Slot};
 use super::paging::PageTables;
 use super::registers;
 
@@ -38,10 +38,16 @@ pub(super) struct KvmPrepared {
 }
 
 impl KvmPrepared {
-    /// Builds a machine with `memory_bytes` of memory around a guest program.
-    pub(super) fn new(hypervisor: &Hypervisor, program: &Program<'_>, memory_bytes: u64) -> Result<Self, VmError> {
+    /// Builds a machine with `memory_bytes` of memory around a guest program, whose `constants` it reads where they are.
+    pub(super) fn new(
+        hypervisor: &Hypervisor,
+        program: &Program<'_>,
+        constants: Option<Slot>,
+        memory_bytes: u64,
+    ) -> Result<Self, VmError> {
         let ram = GuestRam::new(memory_bytes)?;
-        program.load(&ram)?;
+        let constants = constants.filter(|_| hypervisor.has_read_only_memory());
+        program.load_from(constants.map_or(PROGRAM_START, |constants| constants.end()), &ram)?;
         let mut tables = PageTables::new();
         for region in layout::regions(program, memory_bytes) {
             tables.map(region.start, region.end, region.access)?;
@@ -50,15 +56,17 @@ impl KvmPrepared {
         ram.keep_to_this_process()?;
 
         let vm = hypervisor.create_vm()?;
-        for (number, slot) in (0..).zip(ram.slots()?) {
+        let own = ram.slots()?.into_iter().flat_map(|slot| slot.without(constants)).map(|slot| (slot, 0));
+        for (number, (slot, flags)) in (0..).zip(own.chain(constants.map(|slot| (slot, KVM_MEM_READONLY)))) {
             let region = kvm_userspace_memory_region {
                 slot: number,
-                flags: 0,
+                flags,
                 guest_phys_addr: slot.guest_address,
                 memory_size: slot.length_bytes,
                 userspace_addr: slot.host_address,
             };
-            // SAFETY: the memory belongs to `ram`, which this value owns and drops after the machine, and no two slots overlap.
+            // SAFETY: the memory belongs to `ram`, which this value owns and drops after the machine, or is a constant of this
+            // program, which the machine may only read; and no two slots overlap.
             unsafe { vm.set_user_memory_region(region) }
                 .map_err(|error| VmError::setup("giving memory to the virtual machine", error))?;
         }

@@ -16,7 +16,8 @@ use super::super::pack::Clusters;
 use super::super::request::{Action, Answer, Request};
 use super::{ANSWER, DATA, backend, contents, file, pattern, ram, read_bytes};
 use crate::jail::Runner;
-use crate::session::{GuestProgram, prepare_codec_machines};
+use crate::program::GuestProgram;
+use crate::session::prepare_codec_machines;
 use crate::vm::{GuestRam, Platform, Prepared};
 
 #[path = "../../../tests/common/kvm.rs"]

@@ -35,7 +35,7 @@ impl ProcessPrepared {
     /// Makes a process with `memory_bytes` of memory around a guest program.
     pub(super) fn new(program: &Program<'_>, memory_bytes: u64) -> Result<Self, VmError> {
         let ram = GuestRam::shared(memory_bytes)?;
-        program.load(&ram)?;
+        program.load_from(PROGRAM_START, &ram)?;
         let spawned = spawn(&ram, &layout::regions(program, memory_bytes))?;
         ram.keep_to_this_process()?;
         Ok(Self { spawned, ram, entry: program.entry() })
