@@ -139,7 +139,22 @@ fn only_what_the_operation_needs_is_open() {
     let mut written = images(&trace.open[2]);
     written.dedup();
     assert_eq!(written, ["rw a.qcow2", "rw base.qcow2"]);
-    assert_eq!(others(&trace.open[2]), [&machine[..], &["w /dev/null", "w pipe:"]].concat(), "{:?}", trace.open);
+    let (open, own_pipes) = without_own_pipes(&trace.open[2]);
+    assert!(own_pipes <= 2, "{:?}", trace.open[2]);
+    assert_eq!(others(&open), [&machine[..], &["w /dev/null", "w pipe:"]].concat(), "{open:?}");
+}
+
+/// Leaves out pipes of which a process has both ends, so that they lead nowhere else; and tells how many there are.
+fn without_own_pipes(open: &[String]) -> (Vec<String>, usize) {
+    let pipe = |line: &str, access: &str| {
+        let rest = line.split_once(' ').and_then(|(_, rest)| rest.strip_prefix(access));
+        rest.filter(|rest| rest.starts_with(" pipe:")).map(str::to_owned)
+    };
+    let read: Vec<String> = open.iter().filter_map(|line| pipe(line, "r")).collect();
+    let own: Vec<String> = open.iter().filter_map(|line| pipe(line, "w")).filter(|pipe| read.contains(pipe)).collect();
+    let is_own =
+        |line: &&String| ["r", "w"].iter().any(|access| pipe(line, access).is_some_and(|pipe| own.contains(&pipe)));
+    (open.iter().filter(|line| !is_own(line)).cloned().collect(), own.len())
 }
 
 /// An instruction that ring 3 must not use.

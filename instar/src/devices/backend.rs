@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLockWriteGuard};
 
 use rustix::fs::{Advice, FallocateFlags, FileType, SeekFrom};
 use vm_memory::VolatileSlice;
 
+use super::bulk::Bulk;
+use super::conduit::Conduit;
 use super::direct::{Bounce, DirectFile};
 use super::file_system;
 use super::holes::Holes;
@@ -38,9 +40,7 @@ pub enum Flushing {
 pub struct Backend<'a> {
     file: &'a File,
     direct: Option<DirectFile<'a>>,
-    bulk: Option<&'a File>,
-    /// The system has refused to write past the page cache.
-    bulk_refused: AtomicBool,
+    bulk: Option<Bulk<'a>>,
     flushing: Flushing,
     rehearsal: Option<Rehearsal<'a>>,
     writable: bool,
@@ -75,7 +75,6 @@ impl<'a> Backend<'a> {
             file,
             direct: None,
             bulk: None,
-            bulk_refused: AtomicBool::new(false),
             flushing: Flushing::default(),
             rehearsal: None,
             writable,
@@ -101,7 +100,7 @@ impl<'a> Backend<'a> {
     /// the page cache is all there is.
     #[must_use]
     pub fn bulk(mut self, bulk: Option<&'a File>) -> Self {
-        self.bulk = bulk.filter(|_| !self.in_memory);
+        self.bulk = bulk.filter(|_| !self.in_memory).map(Bulk::new);
         self
     }
 
@@ -226,27 +225,21 @@ impl<'a> Backend<'a> {
         })
     }
 
-    /// Whether a long run at `offset` is better written past the page cache: behind what the file had when it was opened, of
-    /// which nothing can be in the cache, and if somebody waits for the disk.
-    pub(super) fn takes_bulk(&self, offset: u64) -> bool {
-        self.bulk.is_some()
-            && offset >= self.opened_bytes
-            && self.flushing != Flushing::Never
-            && !self.bulk_refused.load(Ordering::Relaxed)
+    /// The way past the page cache, where a long run at `offset` is better written in that way: behind what the file had when it
+    /// was opened, of which nothing can be in the cache, and if somebody waits for the disk.
+    pub(super) fn bulk_at(&self, offset: u64) -> Option<&Bulk<'a>> {
+        let is_new = offset >= self.opened_bytes && self.flushing != Flushing::Never;
+        self.bulk.as_ref().filter(|bulk| is_new && !bulk.is_refused())
     }
 
-    /// Writes aligned bytes past the page cache; tells whether the system was willing to.
-    pub(super) fn write_bulk(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
-        let Some(bulk) = self.bulk.filter(|_| self.takes_bulk(offset)) else { return Ok(false) };
-        match bulk.write_all_at(bytes, offset) {
-            Ok(()) => Ok(true),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-                // A disk with larger blocks, or a file system that only pretends: both take it the other way.
-                self.bulk_refused.store(true, Ordering::Relaxed);
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
+    /// Writes what a conduit holds, through the page cache.
+    pub(super) fn write_held(&self, conduit: &mut Conduit, mut offset: u64) -> io::Result<()> {
+        conduit.give(self.file, &mut offset)
+    }
+
+    /// Whether the pages of the file are there to be taken as they are.
+    pub(super) fn lends_pages(&self) -> bool {
+        self.direct.is_none() && self.rehearsal.is_none() && !self.block_device
     }
 
     /// Takes space for a range that is about to be written and makes the file long enough, so that several can write at the

@@ -11,6 +11,8 @@ use std::num::NonZeroU64;
 use rustix::fs::Advice;
 
 use super::backend::{Backend, end_of, retry};
+use super::bulk::Bulk;
+use super::conduit::Conduit;
 use super::direct::{ALIGN_BYTES, Bounce};
 use super::pace::Pace;
 use super::runs::{Part, Run};
@@ -32,10 +34,12 @@ const MIN_KERNEL_BYTES: u64 = 64 << 10;
 /// The most that the kernel is asked to copy at once.
 const MAX_KERNEL_BYTES: u64 = 1 << 30;
 
-/// What a worker needs for copying: a buffer, made when it is first needed, and what is in it.
+/// What a worker needs for copying: a buffer, made when it is first needed, and what is in it; or for whole pages that are written
+/// past the page cache something that takes them as they are. Only one of both holds something.
 #[derive(Debug, Default)]
 pub(super) struct Copier {
     buffer: Bounce,
+    conduit: Option<Conduit>,
     gathered: Gathered,
     /// The kernel has refused to copy between these files; it would again.
     kernel_refuses: bool,
@@ -46,7 +50,7 @@ pub(super) struct Copier {
 struct Gathered {
     /// Where it goes.
     target_offset: u64,
-    /// How much it is.
+    /// How much of it is in the buffer.
     count: usize,
     /// Whether it may be written past the page cache.
     bulk: bool,
@@ -89,10 +93,11 @@ impl Copier {
             }
             return Ok(());
         }
-        let bulk = run.length >= MIN_BULK_BYTES && !pace.is_limited() && target.takes_bulk(first.target_offset);
-        let unreserved_end = bulk.then_some(end);
-        self.gathered = Gathered { target_offset: first.target_offset, count: 0, bulk, unreserved_end };
-        self.buffer.make(if bulk { BULK_BUFFER_BYTES } else { BUFFER_BYTES });
+        let is_long = run.length >= MIN_BULK_BYTES;
+        let bulk = target.bulk_at(first.target_offset).filter(|_| is_long && !pace.is_limited());
+        let unreserved_end = bulk.map(|_| end);
+        self.gathered = Gathered { target_offset: first.target_offset, count: 0, bulk: bulk.is_some(), unreserved_end };
+        self.conduit = bulk.and_then(Bulk::lend);
         for part in run.parts() {
             let number = usize::try_from(part.source_device).unwrap_or(usize::MAX);
             pace.counts = number < own;
@@ -101,7 +106,13 @@ impl Copier {
                 .map_err(|error| (part.record, error))?;
         }
         self.write_out(target).map_err(of_run)?;
-        if run.length >= MIN_BULK_BYTES && !bulk && target.writes_back_early() {
+        if let Some((bulk, conduit)) = bulk.zip(self.conduit.take()) {
+            bulk.take_back(conduit);
+        }
+        if is_long {
+            run.parts().for_each(|part| give_up_pages(backends, target, &part));
+        }
+        if is_long && bulk.is_none() && target.writes_back_early() {
             volatile_io::start_writeback(target.file(), first.target_offset, run.length);
         }
         Ok(())
@@ -117,7 +128,14 @@ impl Copier {
             done = self.copy_in_kernel(target, source, part, there, pace)?;
             self.gathered.target_offset += done;
         }
+        if source.lends_pages() {
+            done += self.pass_pages(target, source, part.source_offset + done, there - done, pace)?;
+        }
         while done < there {
+            if self.gathered.count == 0 {
+                self.write_out(target)?;
+                self.buffer.make(if self.gathered.bulk { BULK_BUFFER_BYTES } else { BUFFER_BYTES });
+            }
             let count = pace.piece_bytes(self.room() as u64).min(there - done);
             pace.wait_for(count);
             self.gather(source, part.source_offset + done, usize::try_from(count).unwrap_or(0))?;
@@ -127,17 +145,46 @@ impl Copier {
             pace.note_copied(count);
             done += count;
         }
-        if there >= MIN_BULK_BYTES && source.writable() && !target.same_file(source) {
-            // A job that may write to what it copies from is going to give that up: without its pages in the cache, which are
-            // dropped here by all workers side by side, giving it up takes no time. Advice that is not taken costs nothing.
-            let _ = rustix::fs::fadvise(source.file(), part.source_offset, NonZeroU64::new(there), Advice::DontNeed);
-        }
         if there < part.length {
             self.write_out(target)?;
             super::zero::write_zeroes(target, part.target_offset + there, part.length - there, true)?;
             self.gathered.target_offset += part.length - there;
         }
         Ok(())
+    }
+
+    /// Passes whole pages on as they are, from as far as both sides are aligned; returns how many bytes that was.
+    fn pass_pages(
+        &mut self,
+        target: &Backend<'_>,
+        source: &Backend<'_>,
+        offset: u64,
+        length: u64,
+        pace: &mut Pace<'_>,
+    ) -> io::Result<u64> {
+        let target_offset = self.gathered.target_offset + self.gathered.count as u64;
+        let whole = length - length % ALIGN;
+        if self.conduit.is_none() || whole == 0 || !(target_offset | offset).is_multiple_of(ALIGN) {
+            return Ok(0);
+        }
+        if self.gathered.count > 0 {
+            self.write_out(target)?;
+        }
+        let mut done = 0;
+        while done < whole {
+            let Some(conduit) = &mut self.conduit else { break };
+            let count = usize::try_from(whole - done).unwrap_or(usize::MAX).min(conduit.room_bytes());
+            if conduit.take(source.file(), offset + done, count)? != count {
+                // The file is not shorter than its length says, unless somebody else has cut it.
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            if conduit.room_bytes() == 0 {
+                self.write_out(target)?;
+            }
+            pace.note_copied(count as u64);
+            done += count as u64;
+        }
+        Ok(done)
     }
 
     /// How much more is gathered before it is written. What starts within a block is written alone up to that block's end, so
@@ -157,25 +204,31 @@ impl Copier {
 
     /// Writes what has been gathered.
     fn write_out(&mut self, target: &Backend<'_>) -> io::Result<()> {
-        let Gathered { target_offset, count, bulk, .. } = self.gathered;
-        if count == 0 {
-            return Ok(());
-        }
-        let bytes = &self.buffer.get()[..count];
-        let whole_blocks = if target_offset.is_multiple_of(ALIGN) { count - count % ALIGN_BYTES } else { 0 };
-        let mut done = 0;
-        if bulk && whole_blocks > 0 {
-            if let Some(end) = self.gathered.unreserved_end.take() {
-                target.reserve(target_offset, end);
+        let Gathered { target_offset, count, .. } = self.gathered;
+        let written = match &mut self.conduit {
+            Some(conduit) if conduit.held_bytes() > 0 => {
+                let held = conduit.held_bytes();
+                let bulk = self.gathered.bulk_for(target, held);
+                let mut at = target_offset;
+                if !bulk.map_or(Ok(false), |bulk| bulk.write_held(conduit, &mut at))? {
+                    target.write_held(conduit, at)?;
+                }
+                held
             }
-            if target.write_bulk(&bytes[..whole_blocks], target_offset)? {
-                done = whole_blocks;
+            _ if count > 0 => {
+                let bytes = &self.buffer.get()[..count];
+                let whole_blocks = if target_offset.is_multiple_of(ALIGN) { count - count % ALIGN_BYTES } else { 0 };
+                let bulk = self.gathered.bulk_for(target, whole_blocks);
+                let is_written = bulk.map_or(Ok(false), |bulk| bulk.write(&bytes[..whole_blocks], target_offset))?;
+                let done = if is_written { whole_blocks } else { 0 };
+                if done < count {
+                    target.write_all(&bytes[done..], target_offset + done as u64)?;
+                }
+                count
             }
-        }
-        if done < count {
-            target.write_all(&bytes[done..], target_offset + done as u64)?;
-        }
-        self.gathered.target_offset += count as u64;
+            _ => return Ok(()),
+        };
+        self.gathered.target_offset += written as u64;
         self.gathered.count = 0;
         target.grown_to(self.gathered.target_offset);
         Ok(())
@@ -215,6 +268,29 @@ impl Copier {
         }
         target.grown_to(part.target_offset + done);
         Ok(done)
+    }
+}
+
+impl Gathered {
+    /// The way past the page cache for so many bytes, with space for them and all that follows.
+    fn bulk_for<'t, 'a>(&mut self, target: &'t Backend<'a>, whole_blocks: usize) -> Option<&'t Bulk<'a>> {
+        let bulk = target.bulk_at(self.target_offset).filter(|_| self.bulk && whole_blocks > 0)?;
+        if let Some(end) = self.unreserved_end.take() {
+            target.reserve(self.target_offset, end);
+        }
+        Some(bulk)
+    }
+}
+
+/// Drops what was copied from the page cache if the job may write there: it is going to give that up, which takes no time without
+/// these pages, and here all workers drop them side by side while the disk is at work. Advice that is not taken costs nothing.
+fn give_up_pages(backends: &[Backend<'_>], target: &Backend<'_>, part: &Part) {
+    let source = usize::try_from(part.source_device).ok().and_then(|number| backends.get(number));
+    if let Some(source) = source.filter(|source| source.writable() && !target.same_file(source))
+        && part.length >= MIN_BULK_BYTES
+    {
+        let length = NonZeroU64::new(part.length);
+        let _ = rustix::fs::fadvise(source.file(), part.source_offset, length, Advice::DontNeed);
     }
 }
 

@@ -4,10 +4,12 @@
 //! driver may make but that cannot be done is answered with an error; what no honest driver does ends the run.
 
 mod backend;
+mod bulk;
 mod bus;
 mod chain;
 mod codec_machines;
 mod compare;
+mod conduit;
 mod copy;
 mod counters;
 mod direct;

@@ -112,13 +112,22 @@ proptest! {
     }
 }
 
+/// Where a piece comes from and how long it is: often on whole pages, which need no copying on their way.
+fn piece() -> impl Strategy<Value = (u64, u64)> {
+    prop_oneof![
+        (0u64..900_000, 1u64..400_000),
+        (0u64..220, 1u64..100).prop_map(|(page, pages)| (page * 4096, pages * 4096)),
+        (0u64..220, 1u64..400_000).prop_map(|(page, length)| (page * 4096, length)),
+    ]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn long_runs_past_the_page_cache_hold_the_same_bytes(
         start in prop_oneof![Just(0u64), Just(4096), Just(512), 0u64..10_000],
         before in 0usize..20_000,
-        pieces in proptest::collection::vec((0u64..900_000, 1u64..400_000), 3..16),
+        pieces in proptest::collection::vec(piece(), 3..16),
     ) {
         let source = file(&pattern(1_000_000, 1));
         let mut target_offset = start;
@@ -147,6 +156,44 @@ proptest! {
         let Some(bulk) = direct(&past) else { return Ok(()) };
         prop_assert!(copied(&past, Some(&bulk)) == copied(&plain, None));
     }
+}
+
+#[test]
+fn pages_pass_where_no_file_can_be_written_past_the_cache() {
+    // A file that is opened in the usual way does what it is asked to; a read-only one refuses all of it.
+    let copied = |bulk: &File, target: &File| {
+        let source = file(&pattern(3 << 20, 1));
+        let backends = [
+            Backend::new(&source, false).expect("a file"),
+            Backend::new(target, true).expect("a file").bulk(Some(bulk)),
+        ];
+        let record = |source_offset_bytes, target_offset_bytes, length_bytes| CopyRecord {
+            target_offset_bytes,
+            source_offset_bytes,
+            length_bytes,
+            source_device: 0,
+            reserved: 0,
+        };
+        let records =
+            vec![record(8192, 0, 4096), record(0, 4096, (2 << 20) + 100), record(1 << 20, (2 << 20) + 4196, 5)];
+        let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
+        let executor = Executor {
+            backends: &backends,
+            own: 1,
+            memory: ram.dma(),
+            throttle: None,
+            codec_machines: None,
+            copied_bytes: &copied_bytes,
+        };
+        executor.execute(&[request(Action::Copy(records))], &mut |_| ())[0].errno
+    };
+    let target = file(b"");
+    assert_eq!(copied(&target, &target), 0);
+    let bytes = pattern(3 << 20, 1);
+    let expected = [&bytes[8192..12288], &bytes[..(2 << 20) + 100], &bytes[1 << 20..][..5]].concat();
+    assert!(contents(&target) == expected);
+    let (target, read_only) = (file(b""), File::open("/proc/self/exe").expect("opens"));
+    assert_eq!(copied(&read_only, &target), libc::EBADF);
 }
 
 #[test]
