@@ -14,36 +14,13 @@ use super::layers::Layer;
 
 const NAME: &str = "seccomp";
 
-/// Who has a list of his own, in the order of their numbers.
-const WHO: [Who; 4] = [Who::All, Who::Rehearsers, Who::Writers, Who::Removers];
+type Made = Result<BpfProgram, String>;
 
-type Made<T> = Result<T, String>;
-/// The list for each of [`WHO`].
-type Lists = Vec<BpfProgram>;
+/// What a guest's own process gets. It is made before there is such a process, which has nothing to make it with.
+static GUEST: LazyLock<Made> = LazyLock::new(|| allow(GUEST_CALLS.iter()).map_err(|error| error.to_string()));
 
-/// The programs for the kernel. They are the same for all processes that are forked from one.
-static CLONE3: LazyLock<Made<BpfProgram>> = LazyLock::new(|| refuse_clone3().map_err(|error| error.to_string()));
-static KVM: LazyLock<Made<Lists>> = LazyLock::new(|| lists(Runner::Kvm));
-static PROCESS: LazyLock<Made<Lists>> = LazyLock::new(|| lists(Runner::Process));
-/// What a guest's own process gets.
-static GUEST: LazyLock<Made<BpfProgram>> =
-    LazyLock::new(|| allow(GUEST_CALLS.iter()).map_err(|error| error.to_string()));
-
-fn lists(runner: Runner) -> Made<Lists> {
-    WHO.into_iter().map(|who| allow(listed(who, runner)).map_err(|error| error.to_string())).collect()
-}
-
-fn lists_for(runner: Runner) -> &'static Made<Lists> {
-    match runner {
-        Runner::Kvm => &KVM,
-        Runner::Process => &PROCESS,
-    }
-}
-
-/// Makes the programs, so that those who install them need not.
+/// Makes what cannot be made when it is needed.
 pub(super) fn prepare(runner: Runner) {
-    LazyLock::force(&CLONE3);
-    let _ = lists_for(runner);
     if runner == Runner::Process {
         LazyLock::force(&GUEST);
     }
@@ -59,13 +36,10 @@ pub(super) fn of_guest() -> Result<&'static [sock_filter], String> {
 
 /// Installs the filter for the calling thread and all that it starts.
 pub(super) fn install(who: Who, runner: Runner) -> Layer {
-    let programs = CLONE3.as_ref().and_then(|clone3| Ok((clone3, lists_for(runner).as_ref()?)));
-    let installed = programs.map_err(Clone::clone).and_then(|(clone3, lists)| {
-        apply_filter(clone3).and_then(|()| apply_filter(&lists[who as usize])).map_err(|error| error.to_string())
-    });
-    match installed {
+    let both = || Ok::<_, seccompiler::Error>([refuse_clone3()?, allow(listed(who, runner))?]);
+    match both().and_then(|programs| programs.iter().try_for_each(|program| apply_filter(program))) {
         Ok(()) => Layer::active(NAME, format!("{} rules", listed(who, runner).count())),
-        Err(error) => Layer::missing(NAME, error),
+        Err(error) => Layer::missing(NAME, error.to_string()),
     }
 }
 
@@ -137,9 +111,10 @@ mod tests {
         let all = [CALLS, KVM_CALLS, TRACER_CALLS, GUEST_CALLS].concat();
         assert!(all.iter().all(|call| !call.reason.is_empty() && !call.name.is_empty()));
         for runner in [Runner::Kvm, Runner::Process] {
-            assert!(lists(runner).expect("compiles").iter().all(|list| !list.is_empty()));
+            for who in [Who::All, Who::Rehearsers, Who::Writers, Who::Removers] {
+                assert!(!allow(listed(who, runner)).expect("compiles").is_empty());
+            }
         }
-        assert!((0..).zip(WHO).all(|(number, who)| who as usize == number));
         assert!(!of_guest().expect("compiles").is_empty());
     }
 }

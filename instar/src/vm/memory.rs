@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestM
 
 use super::error::VmError;
 
-/// How much of the heap is made of pages of the usual size, in bytes.
+/// How much of the heap is made of pages of the usual size, at its start and again at its end, where the allocator has a mark.
 const SMALL_PAGES_BYTES: u64 = LARGE_PAGE_BYTES;
 /// How much of the heap every job uses, in bytes.
 const USED_AT_ONCE_BYTES: u64 = 256 << 10;
@@ -103,7 +103,7 @@ impl GuestRam {
             let rest = slot.host_address + SMALL_PAGES_BYTES;
             for (start, length_bytes, advice) in [
                 (slot.host_address, USED_AT_ONCE_BYTES, libc::MADV_POPULATE_WRITE),
-                (rest, slot.length_bytes - SMALL_PAGES_BYTES, libc::MADV_HUGEPAGE),
+                (rest, slot.length_bytes - 2 * SMALL_PAGES_BYTES, libc::MADV_HUGEPAGE),
             ] {
                 let start = ptr::with_exposed_provenance_mut(to_usize(start));
                 // SAFETY: the range lies in a mapping of this value, and the advice changes nothing that it holds.
