@@ -29,6 +29,8 @@ pub struct Failing {
 
 /// The request of KVM that runs a guest (linux/kvm.h).
 const KVM_RUN: u64 = 0xae80;
+/// Flags of a pipe that does not lead to another process.
+const PASSES_PAGES: u64 = (libc::O_CLOEXEC | libc::O_NONBLOCK).unsigned_abs() as u64;
 /// Reasons for an exit (linux/kvm.h).
 const EXIT_UNKNOWN: u32 = 0;
 const EXIT_HALT: u32 = 5;
@@ -79,6 +81,9 @@ pub const FAILING: &[Failing] = &[
     call("pwrite64", libc::SYS_pwrite64, &[
         (Errno(libc::EIO), Fails), (Errno(libc::ENOSPC), Fails), (Errno(libc::EINTR), Succeeds), (Half, Succeeds),
     ]),
+    call("splice", libc::SYS_splice, &[
+        (Errno(libc::EIO), Fails), (Errno(libc::ENOSPC), Fails), (Errno(libc::EINTR), Succeeds),
+    ]),
     call("unlinkat", libc::SYS_unlinkat, &[(Errno(libc::EIO), Fails)]),
     call("sync_file_range", libc::SYS_sync_file_range, SUCCEEDS_INVALID),
     call("fadvise64", libc::SYS_fadvise64, SUCCEEDS_INVALID),
@@ -99,6 +104,8 @@ pub const FAILING: &[Failing] = &[
 
     // Worker processes, threads, and what is said.
     call("clone", libc::SYS_clone, &[(Errno(libc::EAGAIN), Either), (Errno(libc::ENOMEM), Either)]),
+    // Without what passes pages on they are copied.
+    Failing { only: Some((1, PASSES_PAGES)), ..call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Succeeds)]) },
     call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Fails)]),
     call("dup2", libc::SYS_dup2, &[(Errno(libc::EBADF), Fails)]),
     call("read", libc::SYS_read, &[(Errno(libc::EIO), Fails), (Errno(libc::EINTR), Succeeds)]),

@@ -6,16 +6,15 @@ pub const PAGE_BYTES: u64 = 4096;
 /// Size of a large page in bytes; the heap is mapped with these.
 pub const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
-/// The page tables' place: physical memory that no page maps, so no guest code can reach it. Virtual addresses from 0 to
-/// [`PROGRAM_START`] are unmapped and catch null pointers.
-pub const TABLES_START: u64 = 0x1000;
-/// End of the page tables' place.
-pub const TABLES_END: u64 = 0x20_0000;
-
-/// The program's place: text (read and execute), constants (read), data (read and write). Unused pages are unmapped.
+/// The program's place, before which there is no memory, so that null pointers are caught: text (read and execute), constants (read), data (read and write). Unused pages are unmapped.
 pub const PROGRAM_START: u64 = 0x20_0000;
 /// End of the program's place.
 pub const PROGRAM_END: u64 = 0x80_0000;
+
+/// The page tables' place: physical memory that no page maps, so no guest code can reach it.
+pub const TABLES_START: u64 = 0x80_0000;
+/// End of the page tables' place.
+pub const TABLES_END: u64 = 0x81_0000;
 
 /// The job, written by the host before the start; read-only for the guest.
 pub const JOB_START: u64 = 0x81_0000;

@@ -58,7 +58,7 @@ pin! {
 pin! {
     job::JOB_MAGIC => 0x424a_5241_5453_4e49, "a guest refuses a job without it";
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
-    job::ABI_VERSION => 6, "both sides are built with one version and must agree exactly";
+    job::ABI_VERSION => 7, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
     job::SECRETS_OFFSET => 16 << 10, "the guest looks for passphrases here";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
@@ -97,7 +97,7 @@ pin! {
 pin! {
     memory::PAGE_BYTES => 4096, "the processor's page";
     memory::LARGE_PAGE_BYTES => 0x20_0000, "the processor's large page";
-    memory::TABLES_START => 0x1000, "the host points the processor here";
+    memory::TABLES_START => 0x80_0000, "the host points the processor here";
     memory::PROGRAM_START => 0x20_0000, "the guests' linker script puts the program here";
     memory::PROGRAM_END => 0x80_0000, "the guests' linker script checks against this";
     memory::JOB_START => 0x81_0000, "the guest reads its job here";
@@ -138,7 +138,10 @@ const _: () = assert!(
     "every cluster of a list fits"
 );
 
-const _: () = assert!(memory::TABLES_END <= memory::PROGRAM_START, "page tables must not lie in mapped memory");
+const _: () = assert!(
+    memory::PROGRAM_END <= memory::TABLES_START && memory::TABLES_END <= memory::JOB_START,
+    "page tables must not lie in mapped memory"
+);
 const _: () = assert!(memory::PROGRAM_END < memory::JOB_START, "a guard lies behind the program");
 const _: () = assert!(memory::JOB_START + memory::JOB_BYTES < memory::DEVICES_START, "a guard lies behind the job");
 const _: () = assert!(

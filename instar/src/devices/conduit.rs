@@ -23,9 +23,9 @@ pub(super) struct Conduit {
 }
 
 impl Conduit {
-    /// An empty one; `None` where the system has none to give.
+    /// An empty one, which never waits; `None` where the system has none to give.
     pub(super) fn new() -> Option<Self> {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         let room_bytes = fcntl_setpipe_size(&writer, ROOM_BYTES).unwrap_or(0);
         (room_bytes >= ROOM_BYTES).then_some(Self { reader, writer, room_bytes: ROOM_BYTES, held_bytes: 0 })
     }
@@ -46,7 +46,7 @@ impl Conduit {
         let mut at = offset;
         let mut rest = count.min(self.room_bytes());
         while rest > 0 {
-            let taken = retry(|| splice(file, Some(&mut at), &self.writer, None, rest, SpliceFlags::NONBLOCK))?;
+            let taken = retry(|| splice(file, Some(&mut at), &self.writer, None, rest, SpliceFlags::empty()))?;
             if taken == 0 {
                 break;
             }
@@ -63,7 +63,7 @@ impl Conduit {
     pub(super) fn give(&mut self, file: &File, offset: &mut u64) -> io::Result<()> {
         while self.held_bytes > 0 {
             let held = self.held_bytes;
-            match retry(|| splice(&self.reader, None, file, Some(&mut *offset), held, SpliceFlags::NONBLOCK))? {
+            match retry(|| splice(&self.reader, None, file, Some(&mut *offset), held, SpliceFlags::empty()))? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 given => self.held_bytes -= given.min(held),
             }

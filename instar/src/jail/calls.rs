@@ -134,7 +134,6 @@ const TIOCGWINSZ: u32 = 0x5413;
 const PUNCH_HOLE_KEEP_SIZE: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).unsigned_abs();
 const ZERO_RANGE: u32 = libc::FALLOC_FL_ZERO_RANGE.unsigned_abs();
 const DONT_NEED: u32 = libc::POSIX_FADV_DONTNEED.unsigned_abs();
-const NOT_BLOCKING: u32 = libc::SPLICE_F_NONBLOCK;
 /// Second argument of lseek.
 const SEEK_DATA: u32 = libc::SEEK_DATA.unsigned_abs();
 const SEEK_HOLE: u32 = libc::SEEK_HOLE.unsigned_abs();
@@ -204,7 +203,7 @@ pub const CALLS: &[Call] = &[
     call("sync_file_range", libc::SYS_sync_file_range, &[], Writers, Everywhere, "starts writing to the disk early"),
     call("fadvise64", libc::SYS_fadvise64, &[is(3, DONT_NEED)], Writers, Everywhere, "drops pages of an overlay that will be emptied"),
     call("copy_file_range", libc::SYS_copy_file_range, &[], Writers, Somewhere, "copies on file systems that share blocks or copy on a server"),
-    call("splice", libc::SYS_splice, &[is(5, NOT_BLOCKING)], Writers, Somewhere, "passes pages on to what is written past the page cache"),
+    call("splice", libc::SYS_splice, &[is(5, 0)], Writers, Somewhere, "passes pages on to what is written past the page cache"),
     call("fcntl", libc::SYS_fcntl, &[is(1, GET_FLAGS)], All, Somewhere, "debug builds make sure that what they close is open"),
     call("close", libc::SYS_close, &[], All, Everywhere, "gives images and their locks back"),
 

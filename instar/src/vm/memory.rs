@@ -2,7 +2,7 @@
 //! reach too. Pages come from the host when they are first touched.
 #![expect(unsafe_code, reason = "advice on memory has no safe interface")]
 
-use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, STACK_END};
+use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, PROGRAM_START, STACK_END};
 use std::io;
 use std::ptr;
 use vm_memory::mmap::MmapRegionBuilder;
@@ -89,7 +89,7 @@ impl GuestRam {
                 .ok_or_else(|| none("it leaves the addresses that there are".to_owned()))?;
             GuestMemoryMmap::from_regions(vec![region]).map_err(|error| none(error.to_string()))
         };
-        let ram = Self { low: range(0, STACK_END)?, heap: range(HEAP_START, size_bytes)?, size_bytes };
+        let ram = Self { low: range(PROGRAM_START, STACK_END)?, heap: range(HEAP_START, size_bytes)?, size_bytes };
         ram.advise()?;
         Ok(ram)
     }
@@ -193,7 +193,7 @@ mod tests {
     fn devices_cannot_reach_low_memory() {
         let ram = GuestRam::new(MIN_MEMORY_BYTES).expect("memory");
         let mut byte = [0];
-        for address in [0, instar_abi::memory::TABLES_START, instar_abi::memory::PROGRAM_START, STACK_END - 1] {
+        for address in [instar_abi::memory::TABLES_START, PROGRAM_START, STACK_END - 1] {
             assert!(ram.dma().read_slice(&mut byte, GuestAddress(address)).is_err(), "{address:#x}");
             assert!(ram.read_low(address, &mut byte).is_ok(), "{address:#x}");
         }

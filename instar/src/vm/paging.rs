@@ -153,6 +153,22 @@ mod tests {
     }
 
     #[test]
+    fn there_is_room_for_the_tables_of_the_largest_machine() {
+        use instar_abi::memory::{HEAP_START, JOB_START, MAX_MEMORY_BYTES, PROGRAM_END, PROGRAM_START, STACK_END};
+        use instar_abi::mmio::{CONTROL_START, DEVICE_END};
+        let mut tables = PageTables::new();
+        // With a hole in each part, so that nowhere a large page does.
+        for large in (PROGRAM_START..PROGRAM_END).step_by(LARGE_PAGE_BYTES as usize) {
+            tables.map(large + PAGE_BYTES, large + LARGE_PAGE_BYTES, Access::ReadExecute).expect("room");
+        }
+        for large in (JOB_START..STACK_END).step_by(LARGE_PAGE_BYTES as usize) {
+            tables.map(large, large + PAGE_BYTES, Access::ReadWrite).expect("room");
+        }
+        tables.map(HEAP_START, MAX_MEMORY_BYTES, Access::ReadWrite).expect("room");
+        tables.map(CONTROL_START, DEVICE_END, Access::ReadWrite).expect("room");
+    }
+
+    #[test]
     fn no_page_is_mapped_twice() {
         let mut tables = PageTables::new();
         tables.map(0x20_0000, 0x20_1000, Access::ReadExecute).expect("map");
