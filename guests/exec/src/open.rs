@@ -121,9 +121,9 @@ impl Emptier {
 /// If it could not be emptied although its format can.
 pub fn open_emptier(storage: &mut dyn Storage, job: &Job<'_>) -> Result<Option<Emptier>> {
     match image_device(job, 0)? {
-        (_, format::QCOW2) => {
-            let image = open_qcow2(storage, job, 0, Access::ReadWrite)?;
-            Ok(Some(Emptier::Qcow2(Qcow2Emptier::new(storage, image)?)))
+        (device, format::QCOW2) => {
+            let data_device = job.data(0, 0).map(|(device, _)| device);
+            Ok(Some(Emptier::Qcow2(Qcow2Emptier::new(storage, 0, device, data_device)?)))
         }
         (device, format::QCOW) => Ok(Some(Emptier::Qcow(QcowEmptier::new(storage, 0, device)?))),
         (_, format::VMDK) => {

@@ -7,16 +7,17 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use instar_formats::qcow2::entry::L2Entry;
-use instar_formats::qcow2::{CryptMethod, feature, refcount};
+use instar_formats::qcow2::geometry::Geometry;
+use instar_formats::qcow2::{Access, CryptMethod, Header, feature, refcount};
 use instar_plan::empty::{EmptyLayout, plan_empty_qcow2};
 use instar_plan::planted::{self, Bug};
 
-use super::image::Image;
+use super::image::{Image, read_header};
 use super::target::Qcow2Target;
 use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
-use crate::storage::Storage;
+use crate::storage::{DeviceId, Storage};
 use crate::target::Target;
 
 /// Header bytes from the L1 table's offset to the end of the feature bits, rewritten together: they lie in one sector.
@@ -31,28 +32,39 @@ pub struct Emptier(Method);
 
 enum Method {
     /// The image becomes header, refcount table, refcount block and an empty L1 table.
-    Rebuild(Box<Image>, EmptyLayout),
+    Rebuild(Overlay, EmptyLayout),
     /// As `Rebuild`, where these lie in their places already.
-    Clear(Box<Image>, EmptyLayout),
+    Clear(Overlay, EmptyLayout),
     /// Every cluster is given up, and everything else stays where it is.
     Discard(Box<Qcow2Target>),
 }
 
+/// What has to be known of an overlay whose clusters nobody asks for any more.
+struct Overlay {
+    layer: u32,
+    device: DeviceId,
+    header: Box<Header>,
+    geometry: Geometry,
+}
+
 impl Emptier {
-    /// Decides how `image` is emptied, and checks that it can be.
+    /// Decides how the image on `device` is emptied, and checks that it can be. `data_device` is that of its external data file.
     ///
     /// # Errors
-    /// If the image has to be emptied cluster by cluster and its metadata contradicts itself.
-    pub fn new(storage: &mut dyn Storage, image: Image) -> Result<Self> {
-        let header = &image.header;
+    /// If the header is invalid, or if the image has to be emptied cluster by cluster and its metadata contradicts itself.
+    pub fn new(storage: &mut dyn Storage, layer: u32, device: DeviceId, data_device: Option<DeviceId>) -> Result<Self> {
+        let header = Box::new(read_header(storage, layer, device, Access::ReadWrite)?);
+        let overlay = Overlay { layer, device, geometry: header.geometry(), header };
+        let header = &overlay.header;
         let holds_more = header.snapshot_count != 0
             || header.extensions.bitmaps.is_some()
             || header.crypt_method == CryptMethod::Luks
             || header.has_external_data_file();
-        match plan_empty_qcow2(&image.geometry, header.l1_offset, header.l1_entries, holds_more) {
-            Some(layout) if is_in_place(storage, &image, &layout)? => Ok(Self(Method::Clear(Box::new(image), layout))),
-            Some(layout) => Ok(Self(Method::Rebuild(Box::new(image), layout))),
+        match plan_empty_qcow2(&overlay.geometry, header.l1_offset, header.l1_entries, holds_more) {
+            Some(layout) if is_in_place(storage, &overlay, &layout)? => Ok(Self(Method::Clear(overlay, layout))),
+            Some(layout) => Ok(Self(Method::Rebuild(overlay, layout))),
             None => {
+                let image = Image::open(storage, layer, device, data_device, Access::ReadWrite)?;
                 let mut target = Qcow2Target::new(storage, image, true)?;
                 target.clears_data_last = !planted::is(Bug::DataFileClearedTooEarly);
                 Ok(Self(Method::Discard(Box::new(target))))
@@ -75,7 +87,7 @@ impl Emptier {
 
 /// Whether L1 table, refcount table and the only refcount block lie where `layout` has them, as in an image that was made in
 /// one go, and nothing else in the header has to change.
-fn is_in_place(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Result<bool> {
+fn is_in_place(storage: &mut dyn Storage, image: &Overlay, layout: &EmptyLayout) -> Result<bool> {
     let header = &image.header;
     let stays = header.l1_offset == layout.l1_offset
         && header.refcount_table_offset == layout.refcount_table_offset
@@ -92,7 +104,7 @@ fn is_in_place(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -
 }
 
 /// Empties the L1 table, and then the refcount block. No state between is more than leaky, so nothing needs the dirty bit.
-fn clear(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Result<()> {
+fn clear(storage: &mut dyn Storage, image: &Overlay, layout: &EmptyLayout) -> Result<()> {
     let (layer, device) = (image.layer, image.device);
     let failure = |error| Failure::storage(layer, error);
     let l1_bytes = u64::from(image.header.l1_entries) * 8;
@@ -112,7 +124,7 @@ fn clear(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Resu
 }
 
 /// The first bytes of the refcount block: one reference each to the clusters of an empty image.
-fn layout_refcounts(image: &Image, layout: &EmptyLayout) -> Vec<u8> {
+fn layout_refcounts(image: &Overlay, layout: &EmptyLayout) -> Vec<u8> {
     let (order, clusters) = (image.geometry.refcount_order, to_index(layout.clusters));
     let mut refcounts = vec![0; (clusters << order).div_ceil(8)];
     for cluster in 0..clusters {
@@ -121,7 +133,7 @@ fn layout_refcounts(image: &Image, layout: &EmptyLayout) -> Vec<u8> {
     refcounts
 }
 
-fn rebuild(storage: &mut dyn Storage, image: &Image, layout: &EmptyLayout) -> Result<()> {
+fn rebuild(storage: &mut dyn Storage, image: &Overlay, layout: &EmptyLayout) -> Result<()> {
     let (layer, device, size) = (image.layer, image.device, image.geometry.cluster_size_bytes());
     let failure = |error| Failure::storage(layer, error);
     let mut fields = read_vec(storage, layer, device, 0, FIELDS_END as u64)?.split_off(FIELDS_START);
