@@ -23,6 +23,8 @@ use crate::target::Target;
 /// Header bytes from the L1 table's offset to the end of the feature bits, rewritten together: they lie in one sector.
 const FIELDS_START: usize = 40;
 const FIELDS_END: usize = 96;
+/// From this length on a file system makes a table zero faster than it writes zeros.
+const LONG_TABLE_BYTES: u64 = 64 << 10;
 /// What a disk writes whole or not at all, in bytes.
 const SECTOR_BYTES: usize = 512;
 
@@ -108,7 +110,11 @@ fn clear(storage: &mut dyn Storage, image: &Overlay, layout: &EmptyLayout) -> Re
     let (layer, device) = (image.layer, image.device);
     let failure = |error| Failure::storage(layer, error);
     let l1_bytes = u64::from(image.header.l1_entries) * 8;
-    storage.write(device, layout.l1_offset, &vec![0; to_index(l1_bytes)]).map_err(failure)?;
+    if l1_bytes < LONG_TABLE_BYTES {
+        storage.write(device, layout.l1_offset, &vec![0; to_index(l1_bytes)]).map_err(failure)?;
+    } else {
+        storage.write_zeroes(device, layout.l1_offset, l1_bytes, false).map_err(failure)?;
+    }
     storage.flush(device).map_err(failure)?;
 
     // The refcounts of what stays were 1 before; they share their sectors with nothing that is written apart from them.
