@@ -158,11 +158,12 @@ mod tests {
         use instar_abi::mmio::{CONTROL_START, DEVICE_END};
         let mut tables = PageTables::new();
         // With a hole in each part, so that nowhere a large page does.
-        for large in (PROGRAM_START..PROGRAM_END).step_by(LARGE_PAGE_BYTES as usize) {
-            tables.map(large + PAGE_BYTES, large + LARGE_PAGE_BYTES, Access::ReadExecute).expect("room");
+        let large_page = usize::try_from(LARGE_PAGE_BYTES).expect("small");
+        for start in (PROGRAM_START..PROGRAM_END).step_by(large_page) {
+            tables.map(start + PAGE_BYTES, start + LARGE_PAGE_BYTES, Access::ReadExecute).expect("room");
         }
-        for large in (JOB_START..STACK_END).step_by(LARGE_PAGE_BYTES as usize) {
-            tables.map(large, large + PAGE_BYTES, Access::ReadWrite).expect("room");
+        for start in (JOB_START..STACK_END).step_by(large_page) {
+            tables.map(start, start + PAGE_BYTES, Access::ReadWrite).expect("room");
         }
         tables.map(HEAP_START, MAX_MEMORY_BYTES, Access::ReadWrite).expect("room");
         tables.map(CONTROL_START, DEVICE_END, Access::ReadWrite).expect("room");
