@@ -1,9 +1,8 @@
 //! Copies bytes between files without looking at them.
 //!
-//! On file systems that share blocks or copy on a server the kernel is asked to copy. Everywhere else a plain loop with a
-//! buffer is faster than `copy_file_range`, which moves pages through a pipe, and long runs are written past the page cache:
-//! that spares the kernel a second copy, the pages for it and the writing back of them. The numbers stand in
-//! docs/performance.md.
+//! On file systems that share blocks or copy on a server the kernel is asked to copy. Everywhere else long runs are written past
+//! the page cache, which spares the target's pages and the writing back of them; whole pages of the source go there as they are.
+//! For all the rest a plain loop with a buffer is faster than `copy_file_range`. The numbers stand in docs/performance.md.
 
 use std::io;
 use std::num::NonZeroU64;
