@@ -112,6 +112,21 @@ proptest! {
     }
 }
 
+/// Has device 1 copy a list; gives the error number of that, and how many bytes were counted.
+fn copy(backends: &[Backend<'_>], records: Vec<CopyRecord>) -> (i32, u64) {
+    let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
+    let executor = Executor {
+        backends,
+        own: 1,
+        memory: ram.dma(),
+        throttle: None,
+        codec_machines: None,
+        copied_bytes: &copied_bytes,
+    };
+    let outcomes = executor.execute(&[request(Action::Copy(records))], &mut |_| ());
+    (outcomes[0].errno, copied_bytes.into_inner())
+}
+
 /// Where a piece comes from and how long it is: often on whole pages, which need no copying on their way.
 fn piece() -> impl Strategy<Value = (u64, u64)> {
     prop_oneof![
@@ -145,11 +160,8 @@ proptest! {
         let copied = |target: &File, bulk: Option<&File>| {
             let source = Backend::new(&source, false).expect("a file");
             let backends = [source, Backend::new(target, true).expect("a file").bulk(bulk)];
-            let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
-            let executor =
-                Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, codec_machines: None, copied_bytes: &copied_bytes };
-            let outcomes = executor.execute(&[request(Action::Copy(records.clone()))], &mut |_| ());
-            assert_eq!((outcomes[0].errno, backends[1].length_bytes()), (0, contents(target).len() as u64));
+            let (errno, _) = copy(&backends, records.clone());
+            assert_eq!((errno, backends[1].length_bytes()), (0, contents(target).len() as u64));
             contents(target)
         };
         let (plain, past) = (file(&pattern(before, 9)), file(&pattern(before, 9)));
@@ -177,16 +189,7 @@ fn pages_pass_where_no_file_can_be_written_past_the_cache() {
         };
         let records =
             vec![record(8192, 0, 4096), record(0, 4096, (2 << 20) + 100), record(1 << 20, (2 << 20) + 4196, 5)];
-        let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
-        let executor = Executor {
-            backends: &backends,
-            own: 1,
-            memory: ram.dma(),
-            throttle: None,
-            codec_machines: None,
-            copied_bytes: &copied_bytes,
-        };
-        executor.execute(&[request(Action::Copy(records))], &mut |_| ())[0].errno
+        copy(&backends, records).0
     };
     let bytes = pattern(3 << 20, 1);
     let expected = [&bytes[8192..12288], &bytes[..(2 << 20) + 100], &bytes[1 << 20..][..5]].concat();
@@ -218,19 +221,8 @@ fn neighbours_in_one_block_do_not_undo_each_other() {
         source_device: 0,
         reserved: 0,
     });
-    let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
-    let executor = Executor {
-        backends: &backends,
-        own: 1,
-        memory: ram.dma(),
-        throttle: None,
-        codec_machines: None,
-        copied_bytes: &copied_bytes,
-    };
-    let outcomes = executor.execute(&[request(Action::Copy(records.collect()))], &mut |_| ());
-    assert_eq!(outcomes[0].errno, 0);
+    assert_eq!(copy(&backends, records.collect()), (0, 1 << 20));
     assert!(contents(&past) == pattern(1 << 20, 1));
-    assert_eq!(copied_bytes.into_inner(), 1 << 20);
 }
 
 #[test]
