@@ -16,6 +16,7 @@ use super::super::executor::Executor;
 use super::super::request::{Action, Answer, Range, Request};
 use super::super::throttle::Throttle;
 use super::{ANSWER, DATA, contents, file, pattern, ram, read_bytes};
+use crate::vm::DmaMemory;
 
 /// The same file past the page cache, or nothing where its file system has no such way.
 fn direct(file: &File) -> Option<File> {
@@ -71,19 +72,17 @@ fn action(change: &Change) -> Action {
     }
 }
 
+/// What carries out requests of device 1.
+fn on_device_1<'a>(backends: &'a [Backend<'a>], memory: &'a DmaMemory, copied_bytes: &'a AtomicU64) -> Executor<'a> {
+    Executor { backends, own: 1, memory, throttle: None, codec_machines: None, copied_bytes }
+}
+
 fn apply(backends: &[Backend<'_>], actions: &[Change]) -> Vec<i32> {
     let ram = ram();
     ram.dma().write_slice(&pattern(20_003, 77), GuestAddress(DATA)).expect("in memory");
     let requests: Vec<Request> = actions.iter().map(|change| request(action(change))).collect();
     let copied_bytes = AtomicU64::new(0);
-    let executor = Executor {
-        backends,
-        own: 1,
-        memory: ram.dma(),
-        throttle: None,
-        codec_machines: None,
-        copied_bytes: &copied_bytes,
-    };
+    let executor = on_device_1(backends, ram.dma(), &copied_bytes);
     // One after the other: in one batch, changes to the same bytes may come in any order.
     requests.chunks(1).flat_map(|one| executor.execute(one, &mut |_| ())).map(|outcome| outcome.errno).collect()
 }
@@ -105,7 +104,7 @@ proptest! {
         let (ram, wanted) = (ram(), contents(&plain));
         let read = Action::Read { offset: 5, spans: vec![Span { address: GuestAddress(DATA), length: 9000 }], exact: false };
         let copied_bytes = AtomicU64::new(0);
-        Executor { backends: &backends, own: 1, memory: ram.dma(), throttle: None, codec_machines: None, copied_bytes: &copied_bytes }
+        on_device_1(&backends, ram.dma(), &copied_bytes)
             .execute(&[request(read)], &mut |_| ());
         let shown: Vec<u8> = wanted.into_iter().skip(5).chain(std::iter::repeat(0)).take(9000).collect();
         prop_assert_eq!(read_bytes(ram.dma(), DATA, 9000), shown);
@@ -115,14 +114,7 @@ proptest! {
 /// Has device 1 copy a list; gives the error number of that, and how many bytes were counted.
 fn copy(backends: &[Backend<'_>], records: Vec<CopyRecord>) -> (i32, u64) {
     let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
-    let executor = Executor {
-        backends,
-        own: 1,
-        memory: ram.dma(),
-        throttle: None,
-        codec_machines: None,
-        copied_bytes: &copied_bytes,
-    };
+    let executor = on_device_1(backends, ram.dma(), &copied_bytes);
     let outcomes = executor.execute(&[request(Action::Copy(records))], &mut |_| ());
     (outcomes[0].errno, copied_bytes.into_inner())
 }
