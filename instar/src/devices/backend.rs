@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLockWriteGuard};
@@ -201,6 +202,14 @@ impl<'a> Backend<'a> {
             io::ErrorKind::UnexpectedEof => io::Error::from_raw_os_error(libc::EIO),
             _ => error,
         })
+    }
+
+    /// Lets the system read ahead what is going to be read, where that takes it out of the page cache. Advice that is not taken
+    /// costs nothing.
+    pub(super) fn expect(&self, offset: u64, length: u64) {
+        if self.lends_pages() && !self.in_memory && offset < self.length_bytes() {
+            let _ = rustix::fs::fadvise(self.file, offset, NonZeroU64::new(length), Advice::WillNeed);
+        }
     }
 
     /// Where at or after `offset` the next bytes lie that the file system keeps, and where they end: in front of them

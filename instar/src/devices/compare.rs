@@ -1,7 +1,8 @@
 //! Compares ranges of two files unit by unit, or of one with zeros, so that their bytes never enter the guest.
 //!
 //! What the file system does not keep reads as zeros and is not read. Once a unit has turned out to differ, the first bytes of
-//! the next one are looked at alone: mostly it differs there too.
+//! the next ones are looked at alone: mostly they differ there too. The system is told of them together, so that what is not in
+//! the page cache is not waited for piece by piece.
 
 use std::io;
 
@@ -20,6 +21,8 @@ pub(super) struct Comparer {
     own: Side,
     other: Side,
     verdicts: Vec<u8>,
+    /// Whether the unit that was compared last holds data that differs.
+    differed: bool,
 }
 
 /// A part of a file, or zeros.
@@ -44,10 +47,18 @@ impl Comparer {
         self.other.begin();
         self.verdicts.clear();
         let mut start = 0;
+        let mut is_expected = false;
         while start < length {
             let end = start.saturating_add(unit_bytes).min(length);
-            let is_likely = self.verdicts.last().is_some_and(|last| *last == verdict::DIFFERS);
+            let is_likely = self.differed;
+            if is_likely && !is_expected {
+                for (backend, offset) in [Some(own), other].into_iter().flatten() {
+                    expect_probes(backend, offset, (start..length).step_by(to_step(unit_bytes)));
+                }
+                is_expected = true;
+            }
             let found = self.unit(own, other, start..end, if is_likely { end } else { length }, is_likely)?;
+            self.differed = found == verdict::DIFFERS;
             self.verdicts.push(found);
             start = end;
         }
@@ -136,6 +147,17 @@ impl Side {
         }
         offset.saturating_add(length) <= self.known[1]
     }
+}
+
+/// Tells the system what will be looked at of the units that start at `starts`, counted from `offset` on.
+fn expect_probes(backend: &Backend<'_>, offset: u64, starts: impl Iterator<Item = u64>) {
+    for start in starts {
+        backend.expect(offset + start, PROBE_BYTES);
+    }
+}
+
+fn to_step(unit_bytes: u64) -> usize {
+    usize::try_from(unit_bytes).unwrap_or(usize::MAX)
 }
 
 /// Fills a buffer from a file, with zeros beyond the file's end.

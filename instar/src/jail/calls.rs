@@ -134,6 +134,7 @@ const TIOCGWINSZ: u32 = 0x5413;
 const PUNCH_HOLE_KEEP_SIZE: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).unsigned_abs();
 const ZERO_RANGE: u32 = libc::FALLOC_FL_ZERO_RANGE.unsigned_abs();
 const DONT_NEED: u32 = libc::POSIX_FADV_DONTNEED.unsigned_abs();
+const WILL_NEED: u32 = libc::POSIX_FADV_WILLNEED.unsigned_abs();
 /// Second argument of lseek.
 const SEEK_DATA: u32 = libc::SEEK_DATA.unsigned_abs();
 const SEEK_HOLE: u32 = libc::SEEK_HOLE.unsigned_abs();
@@ -202,6 +203,7 @@ pub const CALLS: &[Call] = &[
     call("fallocate", libc::SYS_fallocate, &[is(1, ZERO_RANGE)], Writers, Everywhere, "writes zeros without writing them"),
     call("sync_file_range", libc::SYS_sync_file_range, &[], Writers, Everywhere, "starts writing to the disk early"),
     call("fadvise64", libc::SYS_fadvise64, &[is(3, DONT_NEED)], Writers, Everywhere, "drops pages of an overlay that will be emptied"),
+    call("fadvise64", libc::SYS_fadvise64, &[is(3, WILL_NEED)], Rehearsers, Somewhere, "lets the system read ahead what will be compared"),
     call("copy_file_range", libc::SYS_copy_file_range, &[], Writers, Somewhere, "copies on file systems that share blocks or copy on a server"),
     call("splice", libc::SYS_splice, &[is(5, 0)], Writers, Somewhere, "passes pages on to what is written past the page cache"),
     call("fcntl", libc::SYS_fcntl, &[is(1, GET_FLAGS)], All, Somewhere, "debug builds make sure that what they close is open"),
