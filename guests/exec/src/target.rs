@@ -57,6 +57,14 @@ pub trait Target {
     /// If a device refuses, or metadata contradicts itself.
     fn put(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], sources: &[Extent]) -> Result<()>;
 
+    /// Gives everything put so far its place, if it waits for one, and writes it there: from then on [`Layer::map`] shows it.
+    ///
+    /// # Errors
+    /// As [`Target::put`].
+    fn place(&mut self, _: &mut dyn Storage) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether so much metadata is waiting that [`Target::make_visible`] is due.
     fn is_under_pressure(&self) -> bool;
 

@@ -161,6 +161,13 @@ impl<'a> Pieces<'a> {
         let inside = self.extents.iter().map_while(|extent| extent.clipped(start, end));
         inside.filter(|piece| piece.source != Source::Absent).collect()
     }
+
+    /// Where the first extent starts that is not `Absent` and not passed yet; `u64::MAX` if there is none.
+    #[must_use]
+    pub fn next_present(&self) -> u64 {
+        let next = self.extents.iter().find(|extent| extent.source != Source::Absent);
+        next.map_or(u64::MAX, |extent| extent.guest_offset)
+    }
 }
 
 #[cfg(test)]

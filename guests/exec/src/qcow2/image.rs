@@ -164,33 +164,44 @@ impl Image {
     }
 
     fn push_cluster(&self, guest_offset: u64, entry: L2Entry, extents: &mut Vec<Extent>) {
-        let part = self.geometry.subcluster_size_bytes();
-        let parts = if entry.is_compressed() { 1 } else { self.geometry.subclusters() };
-        let length_bytes = self.geometry.cluster_size_bytes() / u64::from(parts);
-        for index in 0..parts {
-            let offset = u64::from(index) * part;
-            let source = match entry.subcluster(&self.geometry, index) {
-                Subcluster::Unallocated => Source::Absent,
-                Subcluster::Zero => Source::Zero,
-                Subcluster::Data => match entry.compressed_range(&self.geometry) {
-                    Some(range) => Source::Compressed(CompressedSource {
-                        layer: self.layer,
-                        device: self.device.0,
-                        host_offset: range.host_offset,
-                        length_bytes: range.length_bytes,
-                        cluster_size_bytes: self.geometry.cluster_size_bytes(),
-                        codec: self.codec(),
-                        offset_in_cluster: 0,
-                    }),
-                    None => Source::Data {
-                        device: self.data_device.0,
-                        host_offset: entry.host_offset(&self.geometry).unwrap_or(0) + offset,
-                    },
-                },
-            };
-            extent::push(extents, Extent { guest_offset: guest_offset + offset, length_bytes, source });
+        if entry.is_compressed() || !self.geometry.extended_l2 {
+            let length_bytes = self.geometry.cluster_size_bytes();
+            return extent::push(extents, Extent { guest_offset, length_bytes, source: self.source(entry, 0) });
+        }
+        let length_bytes = self.geometry.subcluster_size_bytes();
+        for index in 0..self.geometry.subclusters() {
+            let guest_offset = guest_offset + u64::from(index) * length_bytes;
+            extent::push(extents, Extent { guest_offset, length_bytes, source: self.source(entry, index) });
         }
     }
+
+    /// Where subcluster `index` of a cluster comes from; without subclusters there is only the first.
+    fn source(&self, entry: L2Entry, index: u32) -> Source {
+        match entry.subcluster(&self.geometry, index) {
+            Subcluster::Unallocated => Source::Absent,
+            Subcluster::Zero => Source::Zero,
+            Subcluster::Data => match entry.compressed_range(&self.geometry) {
+                Some(range) => Source::Compressed(CompressedSource {
+                    layer: self.layer,
+                    device: self.device.0,
+                    host_offset: range.host_offset,
+                    length_bytes: range.length_bytes,
+                    cluster_size_bytes: self.geometry.cluster_size_bytes(),
+                    codec: self.codec(),
+                    offset_in_cluster: 0,
+                }),
+                None => {
+                    let offset = u64::from(index) * self.geometry.subcluster_size_bytes();
+                    let host_offset = entry.host_offset(&self.geometry).unwrap_or(0) + offset;
+                    Source::Data { device: self.data_device.0, host_offset }
+                }
+            },
+        }
+    }
+}
+
+fn push_absent(guest_offset: u64, length_bytes: u64, extents: &mut Vec<Extent>) {
+    extent::push(extents, Extent { guest_offset, length_bytes, source: Source::Absent });
 }
 
 impl Layer for Image {
@@ -202,17 +213,22 @@ impl Layer for Image {
         let mut whole = Vec::new();
         let size = self.geometry.cluster_size_bytes();
         self.walk(storage, start, end, |image, offset, count, entries| {
-            match entries {
-                None => extent::push(
-                    &mut whole,
-                    Extent { guest_offset: offset, length_bytes: count * size, source: Source::Absent },
-                ),
-                Some(entries) => {
-                    for (index, entry) in entries.iter().enumerate() {
-                        image.push_cluster(offset + index as u64 * size, *entry, &mut whole);
+            let Some(entries) = entries else {
+                push_absent(offset, count * size, &mut whole);
+                return Ok(());
+            };
+            let (mut start, mut end) = (offset, offset);
+            for entry in entries {
+                if !entry.is_unallocated() {
+                    if start < end {
+                        push_absent(start, end - start, &mut whole);
                     }
+                    image.push_cluster(end, *entry, &mut whole);
+                    start = end + size;
                 }
+                end += size;
             }
+            push_absent(start, end - start, &mut whole);
             Ok(())
         })?;
         for piece in whole.iter().filter_map(|piece| piece.clipped(start, end)) {

@@ -5,6 +5,7 @@ mod bitmaps;
 mod bitmaps_growth;
 mod census;
 mod empty;
+mod fill;
 mod grow;
 mod image;
 mod packed;
@@ -15,6 +16,7 @@ mod slices;
 mod snapshots;
 mod target;
 mod vacated;
+mod waiting;
 
 pub use empty::Emptier;
 pub use image::Image;

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use instar_formats::qcow2::entry::{L1Entry, L2Entry};
 use instar_formats::qcow2::feature;
-use instar_plan::commit::{HostCluster, Place, Step, TargetCluster, plan_commit_qcow2};
-use instar_plan::extent::{self, Extent, Source};
+use instar_plan::commit::{HostCluster, Step, TargetCluster, plan_commit_qcow2};
+use instar_plan::extent::{Extent, Source};
 use instar_plan::planted::{self, Bug};
 
 use super::allocator::Allocator;
@@ -17,8 +17,9 @@ use super::image::Image;
 use super::packed::PackedEnd;
 use super::refcounts::Refcounts;
 use super::vacated::Vacated;
+use super::waiting::Waiting;
 use crate::bytes::{read_vec, to_index};
-use crate::layer::{Layer, Result, map_chain};
+use crate::layer::{Layer, Result};
 use crate::report::Failure;
 use crate::storage::Storage;
 use crate::target::Target;
@@ -38,7 +39,9 @@ pub struct Qcow2Target {
     pub(super) image: Image,
     pub(super) refcounts: Refcounts,
     pub(super) allocator: Allocator,
-    transfer: Transfer,
+    pub(super) transfer: Transfer,
+    /// Clusters that are to be written and have no place yet.
+    pub(super) waiting: Waiting,
     /// Indexes of L1 entries that have changed.
     dirty_l1: BTreeSet<u64>,
     /// Host clusters that lose one reference each once nothing on disk refers to them any more.
@@ -81,6 +84,7 @@ impl Qcow2Target {
             refcounts,
             allocator,
             transfer,
+            waiting: Waiting::default(),
             dirty_l1: BTreeSet::new(),
             releases: Vec::new(),
             vacated: Vacated::default(),
@@ -172,96 +176,6 @@ impl Qcow2Target {
         Ok(steps)
     }
 
-    fn carry_out(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], step: &Step) -> Result<()> {
-        match step {
-            Step::Replace { cluster, entry } => self.replace(storage, *cluster, *entry),
-            Step::Write { cluster, place, pieces, entry } => {
-                let (host_offset, is_fresh) = match place {
-                    Place::Existing(offset) => (*offset, false),
-                    Place::New => {
-                        // The table first, as in qemu-img: a file that ends with data may end within the cluster.
-                        self.own_l2_table(storage, *cluster << self.image.geometry.cluster_bits)?;
-                        self.new_host(storage, *cluster)?
-                    }
-                };
-                self.fill(storage, below, *cluster, host_offset, is_fresh, pieces)?;
-                let mut entry = entry.moved_to(host_offset);
-                if planted::is(Bug::WrongCopiedFlag) {
-                    entry.descriptor &= !(1 << 63);
-                }
-                self.replace(storage, *cluster, entry)
-            }
-        }
-    }
-
-    /// A host cluster for a guest cluster's data; tells whether it reads as zeros already.
-    fn new_host(&mut self, storage: &mut dyn Storage, cluster: u64) -> Result<(u64, bool)> {
-        let bits = self.image.geometry.cluster_bits;
-        if self.image.geometry.external_data {
-            return Ok((cluster << bits, false));
-        }
-        let (host, is_fresh) = self.allocator.allocate(storage, &mut self.refcounts)?;
-        // Zeros in the file are no zeros to whoever decrypts them.
-        Ok((host << bits, is_fresh && !self.image.header.is_encrypted()))
-    }
-
-    fn fill(
-        &mut self,
-        storage: &mut dyn Storage,
-        below: &mut [Box<dyn Layer>],
-        cluster: u64,
-        host_offset: u64,
-        is_fresh: bool,
-        pieces: &[Extent],
-    ) -> Result<()> {
-        let start = cluster << self.image.geometry.cluster_bits;
-        if let Some(last) = pieces.last().filter(|_| !self.image.geometry.external_data) {
-            let end = if self.image.geometry.extended_l2 {
-                last.end().next_multiple_of(self.image.geometry.subcluster_size_bytes())
-            } else {
-                start + self.image.geometry.cluster_size_bytes()
-            };
-            self.note_end(host_offset + (end - start));
-        }
-        for piece in pieces {
-            let resolved = match piece.source {
-                Source::Absent => self.current_view(storage, below, piece.guest_offset, piece.end())?,
-                _ => Vec::from([*piece]),
-            };
-            for piece in resolved {
-                // Behind the old end of the file there is nothing but zeros yet.
-                if !(is_fresh && piece.source == Source::Zero) {
-                    let offset = host_offset + (piece.guest_offset - start);
-                    self.transfer.push(storage, offset, piece.length_bytes, piece.source)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What the target and the layers below it show in a range that lies within one cluster.
-    fn current_view(
-        &mut self,
-        storage: &mut dyn Storage,
-        below: &mut [Box<dyn Layer>],
-        start: u64,
-        end: u64,
-    ) -> Result<Vec<Extent>> {
-        let mut own = Vec::new();
-        self.image.map(storage, start, end, &mut own)?;
-        let mut view = Vec::new();
-        for found in own {
-            if found.source == Source::Absent {
-                for piece in map_chain(below, storage, found.guest_offset, found.end())? {
-                    extent::push(&mut view, piece);
-                }
-            } else {
-                extent::push(&mut view, found);
-            }
-        }
-        Ok(view)
-    }
-
     /// Changes the entry of a guest cluster, and notes what the old one held for release.
     pub(super) fn replace(&mut self, storage: &mut dyn Storage, cluster: u64, entry: L2Entry) -> Result<()> {
         let geometry = self.image.geometry;
@@ -331,10 +245,11 @@ impl Qcow2Target {
     }
 
     fn write_l1(&mut self, storage: &mut dyn Storage) -> Result<()> {
-        for index in core::mem::take(&mut self.dirty_l1) {
-            let bytes = self.image.l1[to_index(index)].0.to_be_bytes();
+        let dirty: Vec<u64> = core::mem::take(&mut self.dirty_l1).into_iter().collect();
+        for run in dirty.chunk_by(|left, right| left + 1 == *right) {
+            let bytes: Vec<u8> = run.iter().flat_map(|index| self.image.l1[to_index(*index)].0.to_be_bytes()).collect();
             storage
-                .write(self.image.device, self.image.header.l1_offset + index * 8, &bytes)
+                .write(self.image.device, self.image.header.l1_offset + run[0] * 8, &bytes)
                 .map_err(|error| self.storage_failure(error))?;
         }
         Ok(())
@@ -371,6 +286,7 @@ impl Qcow2Target {
     /// Makes data, new tables and refcounts durable; where the refcount table has grown, block by block before the table,
     /// and the table before the header.
     pub(super) fn make_owned(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.place_waiting(storage)?;
         self.transfer.hand_on(storage)?;
         self.write_packed(storage)?;
         storage.settle().map_err(|error| self.storage_failure(error))?;
@@ -443,13 +359,22 @@ impl Target for Qcow2Target {
 
     fn put(&mut self, storage: &mut dyn Storage, below: &mut [Box<dyn Layer>], sources: &[Extent]) -> Result<()> {
         for step in self.plan(storage, sources)? {
-            self.carry_out(storage, below, &step)?;
+            self.carry_out(storage, below, step)?;
+        }
+        if self.waiting.is_in_long_runs() {
+            self.place_waiting(storage)?;
         }
         self.transfer.hand_on(storage)
     }
 
+    fn place(&mut self, storage: &mut dyn Storage) -> Result<()> {
+        self.place_waiting(storage)?;
+        self.transfer.hand_on(storage)
+    }
+
     fn is_under_pressure(&self) -> bool {
-        let tables = self.image.slices.unwritten_bytes() + self.refcounts.unwritten_bytes();
+        let waiting_bytes = self.waiting.slices() * self.image.slices.slice_bytes();
+        let tables = self.image.slices.unwritten_bytes() + self.refcounts.unwritten_bytes() + waiting_bytes;
         tables > UNWRITTEN_BYTES_MAX || self.releases.len() + self.vacated.len() > RELEASES_MAX
     }
 

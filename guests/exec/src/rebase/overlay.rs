@@ -155,8 +155,9 @@ impl Overlay {
         match self {
             Self::Qcow2 { .. } if received.packed.is_empty() => Ok(()),
             Self::Qcow2 { target, .. } => target.check_packing(),
-            Self::Vmdk(target) if target.packs() => Ok(()),
-            Self::Vmdk(_) | Self::Qed(_) => {
+            // Grains are packed in images all of whose grains are; elsewhere they are not.
+            Self::Vmdk(_) => Ok(()),
+            Self::Qed(_) => {
                 Err(Failure { errno: ENOTSUP, ..Failure::new(error_kind::STORAGE, 0, "Operation not supported") })
             }
         }

@@ -163,13 +163,22 @@ impl Work {
     fn carry_over(&mut self, storage: &mut dyn Storage, mut windows: Vec<Window>) -> Result<()> {
         let mut compared: Vec<&mut Compared> = windows.iter_mut().map(|window| &mut window.compared).collect();
         self.comparer.compare(storage, &mut compared)?;
-        windows.into_iter().try_for_each(|window| self.receive(storage, &window))
+        let mut written = Vec::new();
+        for window in windows {
+            written.extend(self.receive(storage, window)?);
+            if self.overlay.target().is_under_pressure() {
+                self.settle(storage, core::mem::take(&mut written))?;
+                self.overlay.target().make_visible(storage)?;
+            }
+        }
+        self.settle(storage, written)
     }
 
-    fn receive(&mut self, storage: &mut dyn Storage, window: &Window) -> Result<()> {
+    /// Puts what a window receives; gives it back with what has been put plainly, if that is anything.
+    fn receive(&mut self, storage: &mut dyn Storage, window: Window) -> Result<Option<(Window, Vec<Extent>)>> {
         let received = self.overlay.plan(&window.own, &window.views.old, &window.compared.verdicts);
         if received.plain.is_empty() && received.packed.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         if self.compresses {
             self.overlay.check_packing(&received)?;
@@ -184,13 +193,17 @@ impl Work {
         target.put(storage, self.chains.old(), &received.plain)?;
         let left_over = self.overlay.put_packed(storage, self.comparer.old(), received.packed)?;
         self.overlay.target().put(storage, self.chains.old(), &left_over)?;
-        if self.reads_back {
-            let Window { own, views, .. } = window;
+        Ok(Some((window, received.plain)))
+    }
+
+    /// Has everything written that was put, and reads it back if that is asked for, before tables show it.
+    fn settle(&mut self, storage: &mut dyn Storage, written: Vec<(Window, Vec<Extent>)>) -> Result<()> {
+        self.overlay.target().place(storage)?;
+        for (Window { own, views, .. }, plain) in written.iter().filter(|_| self.reads_back) {
             let now = self.overlay.own_extents(storage, own[0].guest_offset, own[own.len() - 1].end())?;
-            read_back(storage, &mut self.comparer, &received.plain, &views.old, &now, self.unit_bytes)?;
+            read_back(storage, &mut self.comparer, plain, &views.old, &now, self.unit_bytes)?;
         }
-        let target = self.overlay.target();
-        if target.is_under_pressure() { target.make_visible(storage) } else { Ok(()) }
+        Ok(())
     }
 
     /// Adds to the tally; a cluster that several extents share counts once.
