@@ -5,8 +5,7 @@ use alloc::vec::Vec;
 
 use instar_abi::report::error_kind;
 use instar_plan::extent::{Codec, CompressedSource};
-use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+use zlib_rs::{InflateConfig, ReturnCode, decompress_slice};
 
 use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
@@ -16,6 +15,11 @@ use crate::storage::{DeviceId, Storage, UnpackSegment};
 /// The largest window that a zstd frame may ask for: memory is taken for all of it at once. No cluster is longer than 2 MiB, and at its
 /// highest ordinary level the usual packer asks for 8 MiB where it does not know that.
 const MAX_WINDOW_BYTES: u64 = 32 << 20;
+
+/// A deflate stream by itself; what it repeats may lie anywhere in front of it.
+const DEFLATE: InflateConfig = InflateConfig { window_bits: -15 };
+/// One with header and checksum (RFC 1950).
+const ZLIB: InflateConfig = InflateConfig { window_bits: 15 };
 
 /// How many packed bytes are enough for a first look: the codes of a block, and some symbols.
 const PEEKED_PACKED_BYTES: u64 = 1024;
@@ -96,18 +100,16 @@ pub fn open(codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
 /// # Errors
 /// If the device refuses.
 pub(crate) fn shows_data(storage: &mut dyn Storage, source: &CompressedSource) -> Result<bool> {
-    let zlib = match source.codec {
-        Codec::Deflate => 0,
-        Codec::Zlib => inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER,
+    let config = match source.codec {
+        Codec::Deflate => DEFLATE,
+        Codec::Zlib => ZLIB,
         Codec::Zstd => return Ok(false),
     };
     let length = source.length_bytes.min(PEEKED_PACKED_BYTES);
     let packed = read_vec(storage, source.layer, DeviceId(source.device), source.host_offset, length)?;
     let mut bytes = [0; PEEKED_BYTES];
-    let flags =
-        zlib | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
-    let (_, _, produced) = decompress(&mut DecompressorOxide::new(), &packed, &mut bytes, 0, flags);
-    Ok(bytes[..produced].iter().any(|byte| *byte != 0))
+    let (first, _) = decompress_slice(&mut bytes, &packed, config);
+    Ok(first.iter().any(|byte| *byte != 0))
 }
 
 fn broken(source: &CompressedSource) -> Failure {
@@ -120,19 +122,16 @@ fn broken(source: &CompressedSource) -> Failure {
 
 /// The packed length is only known to the sector, so bytes behind the end of the stream are fine; a full buffer is the end.
 fn inflate(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
-    let mut state = DecompressorOxide::new();
-    let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-    let (status, _, produced) = decompress(&mut state, packed, bytes, 0, flags);
-    let full = produced == bytes.len() && matches!(status, TINFLStatus::Done | TINFLStatus::HasMoreOutput);
-    full.then_some(())
+    let length = bytes.len();
+    let (produced, code) = decompress_slice(bytes, packed, DEFLATE);
+    // The code for "more room is needed" is also the one for "more input is needed".
+    (produced.len() == length && matches!(code, ReturnCode::Ok | ReturnCode::BufError)).then_some(())
 }
 
 /// A whole stream, whose checksum is right; it may be shorter than the cluster.
 fn inflate_zlib(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
-    let mut state = DecompressorOxide::new();
-    let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER;
-    let (status, _, produced) = decompress(&mut state, packed, bytes, 0, flags);
-    (status == TINFLStatus::Done && produced > 0).then_some(())
+    let (produced, code) = decompress_slice(bytes, packed, ZLIB);
+    (code == ReturnCode::Ok && !produced.is_empty()).then_some(())
 }
 
 /// A frame that fills the cluster; what follows is not looked at.
@@ -200,13 +199,19 @@ mod tests {
         }
     }
 
-    fn zstd_frame() -> impl Strategy<Value = (Vec<u8>, usize)> {
+    /// Bytes that can be packed well or badly.
+    fn plain() -> impl Strategy<Value = Vec<u8>> {
         let words = proptest::collection::vec((any::<u8>(), 1usize..300, 0u8..9), 1..400);
-        (words, 0u8..3).prop_map(|(words, packer)| {
+        words.prop_map(|words| {
             let spread = |(first, count, step): (u8, usize, u8)| {
                 (0..=250).cycle().take(count).map(move |place: u8| first.wrapping_add(step.wrapping_mul(place)))
             };
-            let plain: Vec<u8> = words.into_iter().flat_map(spread).collect();
+            words.into_iter().flat_map(spread).collect()
+        })
+    }
+
+    fn zstd_frame() -> impl Strategy<Value = (Vec<u8>, usize)> {
+        (plain(), 0u8..3).prop_map(|(plain, packer)| {
             use structured_zstd::encoding::{CompressionLevel, compress_slice_to_vec};
             let packed = match packer {
                 0 => ruzstd::encoding::compress_to_vec(&plain[..], ruzstd::encoding::CompressionLevel::Fastest),
@@ -217,7 +222,40 @@ mod tests {
         })
     }
 
+    /// What another decoder makes of a deflate stream, and whether that fills `length` bytes.
+    fn inflated_by_another(packed: &[u8], length: usize, has_header: bool) -> (Vec<u8>, bool) {
+        use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+        let mut bytes = vec![0; length];
+        let header = if has_header { inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER } else { 0 };
+        let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | header;
+        let (status, _, produced) = decompress(&mut DecompressorOxide::new(), packed, &mut bytes, 0, flags);
+        (bytes, produced == length && status == miniz_oxide::inflate::TINFLStatus::Done)
+    }
+
     proptest! {
+        #[test]
+        fn deflate_streams_mean_what_they_mean_to_another_decoder(
+            plain in plain(), level in 0u8..10, has_header in any::<bool>(), tail in 0usize..600, shorter in 0usize..3,
+            flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..3),
+        ) {
+            use miniz_oxide::deflate::{compress_to_vec, compress_to_vec_zlib};
+            let mut packed = if has_header { compress_to_vec_zlib(&plain, level) } else { compress_to_vec(&plain, level) };
+            let is_sound = flips.is_empty();
+            for (place, bits) in flips {
+                let place = place % packed.len();
+                packed[place] ^= bits;
+            }
+            packed.resize(packed.len() + tail, 0);
+            let mut bytes = vec![0; plain.len().saturating_sub(shorter)];
+            let is_open = open(if has_header { Codec::Zlib } else { Codec::Deflate }, &packed, &mut bytes);
+            let (others, others_is_open) = inflated_by_another(&packed, bytes.len(), has_header);
+            prop_assert!(is_open || !others_is_open);
+            prop_assert!(!others_is_open || bytes == others);
+            if is_sound && (shorter == 0 || !has_header) && !bytes.is_empty() {
+                prop_assert!(is_open && bytes == plain[..bytes.len()]);
+            }
+        }
+
         #[test]
         fn zstd_frames_mean_what_they_mean_to_another_decoder(
             (mut packed, length) in zstd_frame(), tail in 0usize..600, flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..3),

@@ -3,6 +3,7 @@
 //!
 //! A program names its main function with [`program!`](crate::program).
 
+mod c_heap;
 mod codec_machine;
 mod functions;
 mod heap;
