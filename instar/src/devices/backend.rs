@@ -14,7 +14,7 @@ use super::bulk::Bulk;
 use super::conduit::Conduit;
 use super::direct::{Bounce, DirectFile};
 use super::file_system;
-use super::holes::Holes;
+use super::holes::{self, Holes};
 use super::rehearsal::{Effects, Rehearsal};
 use crate::vm::volatile_io;
 
@@ -215,8 +215,14 @@ impl<'a> Backend<'a> {
     /// Where at or after `offset` the next bytes lie that the file system keeps, and where they end: in front of them
     /// everything reads as zeros. `None` if there are none.
     pub(super) fn next_data(&self, offset: u64) -> Option<(u64, u64)> {
-        // What has been rehearsed is not in the file.
-        if self.rehearsal.is_some() { Some((offset, u64::MAX)) } else { self.holes.next_data(self.file, offset) }
+        if self.rehearsal.is_some() {
+            // What has been rehearsed is not in the file.
+            Some((offset, u64::MAX))
+        } else if self.in_memory {
+            holes::next_data_nearby(self.file, offset)
+        } else {
+            self.holes.next_data(self.file, offset)
+        }
     }
 
     /// Writes all bytes; somebody else notes that the file has grown.
