@@ -1,4 +1,4 @@
-//! Builds the guest programs and puts them where `session` embeds them from.
+//! Builds the guest programs and puts them where `session` embeds them from; tells how the program is linked.
 
 use std::env;
 use std::error::Error;
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "build/guests.rs"]
 mod guests;
+#[path = "build/self_contained.rs"]
+mod self_contained;
 
 /// Set by docs.rs, which only renders documentation: it has no network, and of a package's sources only the package itself, without
 /// the guests. Files without content stand for their programs there; nothing that is built so can run a guest.
@@ -27,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     {
         println!("cargo::rerun-if-changed={}", guests_dir.join(watched).display());
     }
-    println!("cargo::rerun-if-changed=build/guests.rs");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-env-changed={DOCS_ONLY_VARIABLE}");
 
     if env::var_os(DOCS_ONLY_VARIABLE).is_some() {
@@ -41,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for program in PROGRAMS {
         fs::copy(built.join(program), embedded(&out_dir, program))?;
     }
+    self_contained::link(&out_dir.join("libraries"))?;
     Ok(())
 }
 

@@ -12,12 +12,13 @@ use crate::code::Code;
 use crate::devices::Effects;
 use crate::effort::Effort;
 use crate::jail::Jail;
+use crate::jail::spare;
 use crate::jail::worker::{self, Leaving, WorkerError};
 use crate::program::GuestProgram;
 use crate::series;
 use crate::session::{DeviceFile, Report, Session};
 use crate::text::Printable;
-use crate::vm::{Prepared, VmError};
+use crate::vm::{Platform, Prepared, VmError};
 
 /// A report, and what it took.
 pub type Counted = (Report, Effort);
@@ -77,10 +78,71 @@ fn in_worker(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result
         IS_WORKER.store(true, Ordering::Relaxed);
         work()
     };
-    worker::run(work, meanwhile).map_err(|error| match error {
+    worker::run(work, meanwhile).map_err(not_answered)
+}
+
+fn not_answered(error: WorkerError) -> VmError {
+    match error {
         WorkerError::Start(source) => VmError::setup("starting a worker process", source),
         ended @ WorkerError::Ended(_) => VmError::Exit(ended.to_string()),
-    })
+    }
+}
+
+/// A process that has a machine and waits for a file to look at: made while another one works, so that nobody has to wait for it.
+#[derive(Debug)]
+pub struct Spare {
+    process: spare::Spare,
+    program: GuestProgram<'static>,
+    memory_bytes: u64,
+}
+
+impl Spare {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// If there can be no process, or no way to it.
+    pub fn make(
+        platform: &Platform,
+        program: GuestProgram<'static>,
+        memory_bytes: u64,
+        jail: Jail<'_>,
+    ) -> Result<Self, VmError> {
+        let work = |orders: spare::Orders| {
+            IS_WORKER.store(true, Ordering::Relaxed);
+            // Nothing that the parent has open is for this process, least of all the locks of images.
+            let used = [libc::STDOUT_FILENO, orders.descriptor()].into_iter().chain(platform.descriptor());
+            jail.leave_behind(used.collect());
+            // What cannot be made now cannot be made later either, and is told then.
+            let prepared = program.prepare(platform, memory_bytes).ok();
+            let (job, file) = orders.wait()?;
+            let devices = [DeviceFile::new(&file, false)];
+            let session = Session { memory_bytes, prepared, ..Session::new(platform, program, &devices, &job) };
+            Some(encode(alone(session, jail)))
+        };
+        let process = spare::Spare::make(work).map_err(|error| not_answered(WorkerError::Start(error)))?;
+        Ok(Self { process, program, memory_bytes })
+    }
+
+    /// Whether it can run this session.
+    #[must_use]
+    pub fn fits(&self, session: &Session<'_>) -> bool {
+        session.memory_bytes == self.memory_bytes && session.devices.len() == 1
+    }
+
+    /// Has it look at the one file of a session that it [fits](Self::fits), as [`run`] would.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn run(self, session: &Session<'_>) -> Result<(Counted, Leaving), VmError> {
+        let [device] = session.devices else { return Err(VmError::Config("this takes one file".to_owned())) };
+        let (answer, leaving) = self.process.give(session.job, device.file).map_err(not_answered)?;
+        Ok((decode(&answer, self.program)?, leaving))
+    }
+
+    /// Ends it without waiting for that.
+    pub fn dismiss(self) -> Option<Leaving> {
+        self.process.dismiss()
+    }
 }
 
 fn decode(answer: &[u8], program: GuestProgram<'_>) -> Result<Counted, VmError> {

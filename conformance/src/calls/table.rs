@@ -107,6 +107,10 @@ pub const FAILING: &[Failing] = &[
     // Without what passes pages on they are copied.
     Failing { only: Some((1, PASSES_PAGES)), ..call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Succeeds)]) },
     call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Fails)]),
+    call("socketpair", libc::SYS_socketpair, &[(Errno(libc::EMFILE), Fails)]),
+    call("sendmsg", libc::SYS_sendmsg, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),
+    call("recvmsg", libc::SYS_recvmsg, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),
+    call("recvfrom", libc::SYS_recvfrom, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),
     call("dup2", libc::SYS_dup2, &[(Errno(libc::EBADF), Fails)]),
     call("read", libc::SYS_read, &[(Errno(libc::EIO), Fails), (Errno(libc::EINTR), Succeeds)]),
     call("write", libc::SYS_write, &[(Errno(libc::EIO), Fails), (Errno(libc::EINTR), Succeeds), (Half, Succeeds)]),

@@ -10,7 +10,7 @@ use super::output::warn;
 use super::sandbox::{Answer, OnProgress, Rehearsed, Sandbox};
 use super::stage::Stage;
 use super::stats::Run;
-use crate::apart;
+use crate::apart::{self, Spare};
 use crate::files::open_again_for_reading;
 use crate::jail::worker::Leaving;
 use crate::jail::{self, Jail, Purpose, Runner};
@@ -36,6 +36,8 @@ pub(super) struct LocalSandbox {
     expected: Option<u32>,
     /// A machine for the job that will come last, made while the first image was looked at.
     prepared: Option<Prepared>,
+    /// A worker process for the next image, made while the first one was looked at.
+    spare: Option<Result<Spare, VmError>>,
     jail_must_be_whole: bool,
     leaving: Vec<Leaving>,
     /// What has been said of a jail that is not whole; one command says it once.
@@ -61,10 +63,24 @@ impl LocalSandbox {
         let files: Vec<DeviceFile<'_>> = files.iter().map(|file| DeviceFile::new(file, false)).collect();
         let jail = Jail { purpose: Purpose::Looking, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
         let platform = open_once(&mut self.platform, self.runner)?;
-        let session = Session { memory_bytes, ..Session::new(platform, program(operation::INFO)?, &files, job) };
-        let (expected, prepared) = (self.expected.take(), &mut self.prepared);
-        let prepare_expected = || *prepared = prepared.take().or(prepare(platform, expected));
-        let ((report, effort), leaving) = apart::run(session, jail, prepare_expected)?;
+        let program = program(operation::INFO)?;
+        let session = Session { memory_bytes, ..Session::new(platform, program, &files, job) };
+        let found = match self.spare.take().transpose()? {
+            Some(spare) if spare.fits(&session) => spare.run(&session),
+            unfit => {
+                drop(unfit);
+                let (expected, prepared, spare) = (self.expected.take(), &mut self.prepared, &mut self.spare);
+                let prepare_what_comes = || {
+                    // Whatever is expected after a look has a second image.
+                    if expected.is_some() && platform.kind() == Runner::Kvm {
+                        *spare = Some(Spare::make(platform, program, memory_bytes, jail));
+                    }
+                    *prepared = prepared.take().or(prepare(platform, expected));
+                };
+                apart::run(session, jail, prepare_what_comes)
+            }
+        };
+        let ((report, effort), leaving) = found?;
         self.leaving.push(leaving);
         self.efforts.push((operation::INFO, effort));
         Ok(report)
@@ -124,6 +140,7 @@ impl Sandbox for LocalSandbox {
         progress: OnProgress<'_>,
         goes_on: &mut dyn FnMut(usize, &Answer) -> bool,
     ) -> Result<Vec<Answer>, VmError> {
+        self.leaving.extend(self.spare.take().and_then(|spare| spare.ok()?.dismiss()));
         let purpose = stages.first().map_or_else(Purpose::default, |stage| stage.devices.purpose());
         let jail = Jail { purpose, must_be_whole: self.jail_must_be_whole, ..Jail::default() };
         let platform = open_once(&mut self.platform, self.runner)?;
@@ -218,6 +235,7 @@ impl Sandbox for LocalSandbox {
 
     fn let_go(&mut self) {
         self.prepared = None;
+        self.spare = None;
         self.leaving.clear();
     }
 

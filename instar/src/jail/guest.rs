@@ -5,7 +5,6 @@
 //! ([`Cell::close`]) is a row of bare system calls, so that it works whatever other threads held when it was forked.
 #![expect(unsafe_code, reason = "bare system calls have no safe interface")]
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -180,11 +179,19 @@ fn distrust_branches() {
 fn restartable_sequences() -> Option<(usize, usize)> {
     /// The shortest length that the kernel takes.
     const MIN_BYTES: usize = 32;
-    let symbol = |name: &CStr| {
-        // SAFETY: the name ends with a zero; looking it up changes nothing.
-        unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
-    };
-    let (offset, size) = (symbol(c"__rseq_offset").cast::<isize>(), symbol(c"__rseq_size").cast::<u32>());
+    let (offset, size): (*const isize, *const u32);
+    // SAFETY: reads what the linker has put down: the addresses of two variables of the C library, shared or not, or zeros if it has none.
+    unsafe {
+        std::arch::asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "mov {offset}, qword ptr [rip + __rseq_offset@GOTPCREL]",
+            "mov {size}, qword ptr [rip + __rseq_size@GOTPCREL]",
+            offset = out(reg) offset,
+            size = out(reg) size,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
     if offset.is_null() || size.is_null() {
         return None;
     }

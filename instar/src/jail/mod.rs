@@ -16,6 +16,7 @@ pub(crate) mod guest;
 mod layers;
 mod limits;
 mod paths;
+pub mod spare;
 pub mod worker;
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};

@@ -45,7 +45,14 @@ impl std::error::Error for WorkerError {}
 
 /// A worker process that has answered and is coming to its end. Dropping this waits for that.
 #[derive(Debug)]
-pub struct Leaving(Pid);
+pub struct Leaving(pub(super) Pid);
+
+impl Leaving {
+    /// Whatever it still does is of no use to anybody.
+    pub(super) fn end(&self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
 
 impl Drop for Leaving {
     fn drop(&mut self) {
@@ -60,14 +67,17 @@ impl Drop for Leaving {
 /// # Errors
 /// [`WorkerError`].
 pub fn run(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result<(Vec<u8>, Leaving), WorkerError> {
-    let (mut reader, writer) = io::pipe().map_err(WorkerError::Start)?;
-    let leaving = Leaving(fork(|| be_worker(&writer, work)).map_err(WorkerError::Start)?);
+    let (reader, writer) = io::pipe().map_err(WorkerError::Start)?;
+    let leaving = Leaving(fork(|| be_worker(&writer, || Some(work()))).map_err(WorkerError::Start)?);
     drop(writer);
     meanwhile();
-    let answer = read_answer(&mut reader);
-    drop(reader);
-    // Whatever it still does is of no use to anybody.
-    let _ = kill_process(leaving.0, Signal::KILL);
+    conclude(&reader, leaving)
+}
+
+/// Waits for a worker's answer.
+pub(super) fn conclude(reader: &PipeReader, leaving: Leaving) -> Result<(Vec<u8>, Leaving), WorkerError> {
+    let answer = read_answer(reader);
+    leaving.end();
     match answer {
         Ok((RESULT, answer)) => Ok((answer, leaving)),
         Ok((PANIC, words)) => {
@@ -78,7 +88,7 @@ pub fn run(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result<(
     }
 }
 
-fn read_answer(reader: &mut PipeReader) -> io::Result<(u64, Vec<u8>)> {
+fn read_answer(mut reader: &PipeReader) -> io::Result<(u64, Vec<u8>)> {
     let mut header = [0; HEADER_BYTES];
     reader.read_exact(&mut header)?;
     let word = |at: usize| header[at..at + 8].try_into().map_or(u64::MAX, u64::from_le_bytes);
@@ -97,14 +107,16 @@ fn how_it_ended(leaving: Leaving) -> String {
     describe(status)
 }
 
-fn be_worker(writer: &PipeWriter, work: impl FnOnce() -> Vec<u8>) -> u8 {
+/// Is a worker: does its work and sends what that gives, if it gives something.
+pub(super) fn be_worker(writer: &PipeWriter, work: impl FnOnce() -> Option<Vec<u8>>) -> u8 {
     if rustix::stdio::dup2_stdout(writer).is_ok() {
         set_hook(Box::new(|panic| {
             let place = panic.location().map_or_else(String::new, ToString::to_string);
             *PANIC_PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
         }));
         match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(answer) => send(RESULT, &answer),
+            Ok(Some(answer)) => send(RESULT, &answer),
+            Ok(None) => {}
             Err(panic) => send(PANIC, panic_words(&*panic).as_bytes()),
         }
     }

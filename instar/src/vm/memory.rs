@@ -13,7 +13,7 @@ use super::error::VmError;
 /// How much of the heap is made of pages of the usual size, at its start and again at its end, where the allocator has a mark.
 const SMALL_PAGES_BYTES: u64 = 2 * LARGE_PAGE_BYTES;
 /// How much of the heap every job uses, in bytes.
-const USED_AT_ONCE_BYTES: u64 = 256 << 10;
+const USED_AT_ONCE_BYTES: u64 = 128 << 10;
 
 /// Memory that devices may reach.
 pub type DmaMemory = GuestMemoryMmap<()>;

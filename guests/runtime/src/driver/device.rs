@@ -1,6 +1,7 @@
 //! One device of the driver: its queue, the memory for what waits in it, and its length.
 
 mod codecs;
+mod head;
 
 use alloc::vec::Vec;
 
@@ -53,6 +54,8 @@ pub(super) struct Device {
     record_count: usize,
     record_bytes: u64,
     length_bytes: u64,
+    /// The first bytes, once they were read and until something is changed.
+    head: Option<Vec<u8>>,
 }
 
 impl Device {
@@ -73,6 +76,7 @@ impl Device {
             record_count: 0,
             record_bytes: 0,
             length_bytes: state.length_bytes,
+            head: None,
         }
     }
 
@@ -84,6 +88,10 @@ impl Device {
     /// Fills a buffer that may lie anywhere. Settles first.
     pub(super) fn read(&mut self, t: &mut dyn Transport, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
         self.settle(t)?;
+        if self.read_from_head(t, offset, buffer)? { Ok(()) } else { self.read_now(t, offset, buffer) }
+    }
+
+    fn read_now(&mut self, t: &mut dyn Transport, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
         let reachable = t.reachable(buffer.as_ptr().addr() as u64, buffer.len());
         let step = if reachable { max_data_bytes() } else { ARENA_BYTES };
         let mut at = offset;
@@ -132,6 +140,7 @@ impl Device {
             return Ok(());
         }
         let end = self.end(Operation::Write, offset, bytes.len() as u64)?;
+        self.head = None;
         let direct = bytes.len() > ARENA_BYTES / 2 && t.reachable(bytes.as_ptr().addr() as u64, bytes.len());
         let mut at = offset;
         for piece in bytes.chunks(if direct { max_data_bytes() } else { ARENA_BYTES }) {
@@ -165,6 +174,7 @@ impl Device {
         may_unmap: bool,
     ) -> Result<(), StorageError> {
         let end = self.end(operation, offset, length)?;
+        self.head = None;
         let number = if operation == Operation::Discard { kind::DISCARD_BYTES } else { kind::WRITE_ZEROES_BYTES };
         let mut header = request(number, offset, length);
         header.flags = if may_unmap { request_flag::MAY_UNMAP } else { 0 };
@@ -177,6 +187,7 @@ impl Device {
 
     /// Queues copies; they are collected into lists.
     pub(super) fn copy(&mut self, t: &mut dyn Transport, segments: &[CopySegment]) -> Result<(), StorageError> {
+        self.head = None;
         for segment in segments {
             let mut done = 0;
             while done < segment.length_bytes {
@@ -274,6 +285,7 @@ impl Device {
 
     /// Sets the length. Settles first, and afterwards.
     pub(super) fn resize(&mut self, t: &mut dyn Transport, length: u64) -> Result<(), StorageError> {
+        self.head = None;
         self.settle(t)?;
         self.push(t, Operation::Resize, length, request(kind::RESIZE, length, 0), None)?;
         self.settle(t)?;

@@ -5,7 +5,8 @@ use std::vec::Vec;
 
 use instar_abi::block::kind;
 use instar_exec::{
-    Codec, CompareSegment, CompressedSource, CopySegment, DeviceId, Operation, Storage, UnpackSegment, Verdict,
+    Codec, CompareSegment, CompressedSource, CopySegment, DeviceId, Operation, Storage, StorageError, UnpackSegment,
+    Verdict,
 };
 
 use super::mock::{Disk, Mock};
@@ -89,6 +90,40 @@ fn reading_sees_what_was_queued_before() {
     let mut buffer = [0; 7];
     storage.read(BASE, 100, &mut buffer).expect("read");
     assert_eq!(&buffer, b"written");
+}
+
+#[test]
+fn the_start_of_a_device_is_read_once_until_something_changes() {
+    type Change = fn(&mut VirtioStorage<Mock>) -> Result<(), StorageError>;
+    let changes: [Change; 4] = [
+        |storage| storage.write(BASE, 3, b"new"),
+        |storage| storage.write_zeroes(BASE, 3, 3, false),
+        |storage| {
+            let segment = CopySegment { target_offset: 3, source: OVERLAY, source_offset: 0, length_bytes: 3 };
+            storage.copy(BASE, &[segment])
+        },
+        |storage| storage.resize(BASE, 5),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut storage = storage(pattern(5000, 1), pattern(100, 2), false);
+        let read = |storage: &mut VirtioStorage<Mock>, offset, length| {
+            let mut buffer = vec![0xee; length];
+            storage.read(BASE, offset, &mut buffer).expect("read");
+            buffer
+        };
+        for (offset, length) in [(0, 512), (3, 4000), (0, 4096), (4095, 1), (7, 0)] {
+            let start = usize::try_from(offset).expect("small");
+            assert_eq!(read(&mut storage, offset, length), pattern(5000, 1)[start..start + length]);
+        }
+        assert_eq!(storage.transport().disks[0].doorbells, 1);
+        change(&mut storage).expect("changed");
+        let found = read(&mut storage, 0, 16);
+        let mut now = storage.transport().disks[0].bytes.clone();
+        now.resize(5000, 0);
+        assert_eq!(found, now[..16], "change {number}");
+        assert_ne!(found, pattern(5000, 1)[..16], "change {number}");
+        assert_eq!(read(&mut storage, 4000, 1000), now[4000..5000]);
+    }
 }
 
 #[test]

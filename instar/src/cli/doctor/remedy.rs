@@ -96,7 +96,15 @@ fn for_permission(device: &Path) -> String {
     }
 }
 
+/// The group's name, if it is one of this machine's own, as those of devices are. A C library that is linked statically cannot be asked:
+/// it would have to load parts of another one.
 fn group_name(number: u32) -> Option<String> {
-    let group = nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(number)).ok().flatten();
-    group.map(|group| group.name)
+    find_group(&fs::read_to_string("/etc/group").ok()?, number)
+}
+
+/// Looks up a group in a list as group(5) describes it.
+pub(super) fn find_group(groups: &str, number: u32) -> Option<String> {
+    let mut entries = groups.lines().filter_map(|line| line.split_once(':'));
+    let is_it = |rest: &str| rest.split(':').nth(1).is_some_and(|entry| entry.parse() == Ok(number));
+    entries.find(|(_, rest)| is_it(rest)).map(|(name, _)| name.to_owned())
 }

@@ -29,6 +29,16 @@ fn another_device_is_not_taken_for_kvm() {
 }
 
 #[test]
+fn groups_are_found_by_their_numbers() {
+    let groups = "root:x:0:\nbroken\nkvm:x:10:a,b\nother:y:1:10\n";
+    let found = |number| remedy::find_group(groups, number);
+    assert_eq!(
+        [0, 10, 1, 2].map(found),
+        [Some("root"), Some("kvm"), Some("other"), None].map(|name| name.map(str::to_owned))
+    );
+}
+
+#[test]
 fn the_remedy_fits_the_machine() {
     let read = |flags: &str| Machine::read(&format!("processor\t: 0\nflags\t\t: fpu {flags} sse\n"));
     assert!(read("vmx").remedy().contains("modprobe kvm_intel;"));

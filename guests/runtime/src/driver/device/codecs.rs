@@ -29,6 +29,7 @@ impl Device {
         if t.device_state(self.number).flags & device_flag::CODECS == 0 {
             return Ok(false);
         }
+        self.head = None;
         self.settle(t)?;
         for segments in segments.chunks(MAX_UNPACK_RECORDS as usize) {
             let mut end = self.length_bytes;
