@@ -1,22 +1,22 @@
 //! Commit: what the layers above a base hold goes into the base; then the overlay may forget it.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use instar_abi::job::{CommitJob, commit_flag};
 use instar_abi::report::{CommitReport, error_kind};
-use instar_plan::extent::{Extent, Source};
+use instar_plan::extent::Source;
 
 use crate::compare_base::{compare_base, digest_rest};
 use crate::crypt::unlock_layers;
 use crate::job::Job;
-use crate::layer::{Layer, Result, map_stack};
+use crate::layer::Result;
 use crate::open::{open_emptier, open_layers, open_target, repair_layer};
 use crate::repairs::Repairs;
 use crate::report::{self, Failure};
 use crate::storage::Storage;
+use crate::tally::{NOTHING, count};
+use crate::windows::{for_each_window, present};
 
-const NOTHING: CommitReport = CommitReport { clusters_committed: 0, bytes_committed: 0, overlay_clusters_cleared: 0 };
 /// How much of the disk is counted together.
 const COUNTED_BYTES: u64 = 32 << 20;
 
@@ -122,106 +122,4 @@ fn empty_only(storage: &mut dyn Storage, job: &Job<'_>, base_layer: u32) -> Resu
         tally.overlay_clusters_cleared = tally.clusters_committed;
     }
     Ok(tally)
-}
-
-/// Calls `act` with what the layers hold together in each aligned window that holds anything.
-pub(crate) fn for_each_window(
-    layers: &mut [Box<dyn Layer>],
-    storage: &mut dyn Storage,
-    window_bytes: u64,
-    mut act: impl FnMut(&mut dyn Storage, &[Extent]) -> Result<()>,
-) -> Result<()> {
-    let size_bytes = layers[0].size_bytes();
-    let mut start = 0;
-    loop {
-        start = layers.iter().map(|layer| next_mapped(layer.as_ref(), start, size_bytes)).min().unwrap_or(u64::MAX);
-        if start >= size_bytes {
-            return Ok(());
-        }
-        let end = (start / window_bytes * window_bytes).saturating_add(window_bytes).min(size_bytes);
-        let sources = map_stack(layers, storage, start, end)?;
-        if present(&sources).next().is_some() {
-            act(storage, &sources)?;
-        }
-        start = end;
-    }
-}
-
-/// As [`Layer::next_mapped`], with the zeros that a layer shorter than `size_bytes` shows beyond its end.
-fn next_mapped(layer: &dyn Layer, from: u64, size_bytes: u64) -> u64 {
-    let inside = if from < layer.size_bytes() { layer.next_mapped(from) } else { u64::MAX };
-    let beyond = if layer.size_bytes() < size_bytes { from.max(layer.size_bytes()) } else { u64::MAX };
-    inside.min(beyond)
-}
-
-fn present(extents: &[Extent]) -> impl Iterator<Item = &Extent> {
-    extents.iter().filter(|extent| extent.source != Source::Absent)
-}
-
-/// Adds a window's extents to the tally; a cluster that several extents share counts once.
-pub(crate) fn count(tally: &mut CommitReport, sources: &[Extent], cluster_size_bytes: u64) {
-    let mut counted = 0;
-    for extent in present(sources) {
-        let first = (extent.guest_offset / cluster_size_bytes).max(counted);
-        counted = extent.end().div_ceil(cluster_size_bytes).max(counted);
-        tally.clusters_committed += counted - first;
-        tally.bytes_committed += extent.length_bytes;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    /// A layer that may hold something at multiples of 1000.
-    struct Held {
-        size_bytes: u64,
-    }
-
-    impl Layer for Held {
-        fn size_bytes(&self) -> u64 {
-            self.size_bytes
-        }
-
-        fn map(&mut self, _: &mut dyn Storage, _: u64, _: u64, _: &mut Vec<Extent>) -> Result<()> {
-            Ok(())
-        }
-
-        fn next_mapped(&self, from: u64) -> u64 {
-            let next = from.next_multiple_of(1000);
-            if next < self.size_bytes { next } else { u64::MAX }
-        }
-
-        fn cluster_size_bytes(&self) -> u64 {
-            1000
-        }
-    }
-
-    #[test]
-    fn a_shorter_layer_hides_what_lies_behind_its_end() {
-        let next = |from, size_bytes| next_mapped(&Held { size_bytes: 2500 }, from, size_bytes);
-        assert_eq!([next(0, 2500), next(1, 2500), next(2001, 2500), next(2500, 2500)], [0, 1000, u64::MAX, u64::MAX]);
-        assert_eq!([next(1, 4000), next(2001, 4000), next(2500, 4000), next(3100, 4000)], [1000, 2500, 2500, 3100]);
-    }
-
-    #[test]
-    fn a_cluster_counts_once() {
-        let extent = |guest_offset, length_bytes, source| Extent { guest_offset, length_bytes, source };
-        let data = Source::Data { device: 0, host_offset: 0 };
-        let sources = vec![
-            extent(900, 50, data),
-            extent(950, 10, Source::Zero),
-            extent(960, 40, Source::Absent),
-            extent(1000, 3500, data),
-            extent(4500, 100, Source::Absent),
-            extent(4600, 100, Source::Zero),
-            extent(6000, 1000, Source::Zero),
-        ];
-        let mut tally = NOTHING;
-        count(&mut tally, &sources, 1000);
-        assert_eq!((tally.clusters_committed, tally.bytes_committed), (6, 4660));
-        count(&mut tally, &[extent(7000, 1000, data)], 1000);
-        assert_eq!((tally.clusters_committed, tally.bytes_committed), (7, 5660));
-    }
 }

@@ -10,7 +10,6 @@ use alloc::vec::Vec;
 use instar_abi::report::{CommitReport, error_kind};
 use instar_plan::extent::{Extent, Source};
 
-use crate::commit::{count, for_each_window};
 use crate::compare::{Compared, Comparer};
 use crate::digest::Digests;
 use crate::job::Job;
@@ -18,6 +17,8 @@ use crate::layer::{Layer, Result, map_chain};
 use crate::open::{open_layers, open_target};
 use crate::report::Failure;
 use crate::storage::Storage;
+use crate::tally::{NOTHING, count};
+use crate::windows::for_each_window;
 
 /// How much of the disk is looked at together: what bounds the lists of extents.
 const WINDOW_BYTES: u64 = 16 << 20;
@@ -43,7 +44,7 @@ pub(crate) fn compare_base(storage: &mut dyn Storage, job: &Job<'_>, base_layer:
         let text = format_args!("its disk ends at byte {}, and {size_bytes} were to be written", shown[0].size_bytes());
         return Err(Failure::new(error_kind::REFUSED, base_layer, text));
     }
-    let mut tally = CommitReport { clusters_committed: 0, bytes_committed: 0, overlay_clusters_cleared: 0 };
+    let mut tally = NOTHING;
     let cluster_size_bytes = above[0].cluster_size_bytes();
     let mut base =
         Base { layer: base_layer, shown, comparer: Comparer::new(job, UNIT_BYTES), waiting: Waiting::default() };

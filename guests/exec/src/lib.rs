@@ -29,6 +29,7 @@ pub mod recording;
 pub mod repairs;
 pub mod report;
 pub mod storage;
+mod tally;
 pub mod target;
 pub mod transfer;
 pub mod unpack;
@@ -36,6 +37,7 @@ pub mod vdi;
 pub mod vhdx;
 pub mod vmdk;
 pub mod vpc;
+mod windows;
 
 pub use instar_plan::extent::{Codec, CompressedSource};
 pub use storage::{CompareSegment, CopySegment, DeviceId, Operation, Storage, StorageError, UnpackSegment, Verdict};
