@@ -39,7 +39,7 @@ fn recordings_are_complete() {
 #[test]
 fn corpus_is_complete() {
     let cases = corpus::load(&corpus::folder()).expect("the corpus can be read");
-    assert_eq!(cases.len(), 311);
+    assert_eq!(cases.len(), 313);
     for case in &cases {
         assert!(!fixture::list_files(Path::new(&case.fixture)).expect("its fixture").is_empty(), "{}", case.name);
     }

@@ -1,11 +1,12 @@
 //! What a rule may ask about a case: words that hold for its files, read from the fixture by this crate's readers.
 //!
 //! `ROLE:WORD`, where ROLE is `top` (FILE), `base` (where commit writes, or the new backing file of rebase) or `any`, and WORD is a format or
-//! a feature of a qcow2 image.
+//! a feature of a qcow2 image (`inconsistent`: a check finds corruptions). Of two images tell `base:shorter`, `base:long-enough` and
+//! `top:larger-clusters` (than some other image has).
 
 use crate::case::Case;
 use crate::fixture::Workspace;
-use crate::image::qcow2::Qcow2;
+use crate::image::qcow2::{Qcow2, check};
 use crate::image::{Chain, Layer};
 use crate::roles;
 use std::collections::BTreeSet;
@@ -33,6 +34,12 @@ pub fn of(case: &Case) -> BTreeSet<String> {
     if let (Some(top), Some(base)) = (size(&roles.overlay), size(&roles.backing)) {
         facts.insert(if top > base { "base:shorter" } else { "base:long-enough" }.into());
     }
+    let clusters = |name: &str| Some(Qcow2::open(&folder.join(name)).ok()?.cluster_size());
+    if let Some(top) = roles.overlay.as_deref().and_then(clusters)
+        && files.keys().filter_map(|name| clusters(name)).any(|other| other < top)
+    {
+        facts.insert("top:larger-clusters".into());
+    }
     facts
 }
 
@@ -51,6 +58,9 @@ fn words(folder: &Path, name: &str) -> Vec<String> {
         && let Ok(image) = Qcow2::open(&folder.join(name))
     {
         words.extend(image.features().into_iter().map(str::to_owned));
+        if check(&folder.join(name)).is_ok_and(|result| result.corruptions > 0) {
+            words.push("inconsistent".to_owned());
+        }
     }
     words
 }
