@@ -69,14 +69,12 @@ impl LocalSandbox {
             Some(spare) if spare.fits(&session) => spare.run(&session),
             unfit => {
                 drop(unfit);
-                let (expected, prepared, spare) = (self.expected.take(), &mut self.prepared, &mut self.spare);
-                let prepare_what_comes = || {
-                    // Whatever is expected after a look has a second image.
-                    if expected.is_some() && platform.kind() == Runner::Kvm {
-                        *spare = Some(Spare::make(platform, program, memory_bytes, jail));
-                    }
-                    *prepared = prepared.take().or(prepare(platform, expected));
-                };
+                let (expected, prepared) = (self.expected.take(), &mut self.prepared);
+                // Whatever is expected after a look has a second image.
+                if expected.is_some() && platform.kind() == Runner::Kvm {
+                    self.spare = Some(Spare::make(platform, program, memory_bytes, jail));
+                }
+                let prepare_what_comes = || *prepared = prepared.take().or(prepare(platform, expected));
                 apart::run(session, jail, prepare_what_comes)
             }
         };

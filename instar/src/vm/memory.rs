@@ -1,12 +1,11 @@
 //! The sandbox's memory: a low part that only the host and the guest's page tables reach, and the heap, which devices
 //! reach too. Pages come from the host when they are first touched.
-#![expect(unsafe_code, reason = "advice on memory has no safe interface")]
+#![expect(unsafe_code, reason = "parts of a mapping and advice on memory have no safe interface")]
 
 use instar_abi::memory::{HEAP_START, LARGE_PAGE_BYTES, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES, PROGRAM_START, STACK_END};
 use std::io;
-use std::ptr;
-use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::mmap::{MmapRegion, MmapRegionBuilder};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use super::error::VmError;
 
@@ -21,8 +20,12 @@ pub type DmaMemory = GuestMemoryMmap<()>;
 /// All memory of one sandbox.
 #[derive(Debug)]
 pub struct GuestRam {
+    // In the order of dropping: the parts go before the mapping that they are parts of.
     low: GuestMemoryMmap<()>,
     heap: DmaMemory,
+    /// From the program to the end of the heap. KVM takes it in one piece: every further one costs it a tenth of a millisecond. No
+    /// page maps the guard between the parts.
+    whole: MmapRegion<()>,
     size_bytes: u64,
 }
 
@@ -77,20 +80,26 @@ impl GuestRam {
                 "a memory of {size_bytes} bytes is not a multiple of 2 MiB from {MIN_MEMORY_BYTES} to {MAX_MEMORY_BYTES} bytes"
             )));
         }
-        let range = |start: u64, end: u64| -> Result<GuestMemoryMmap<()>, VmError> {
-            let length = usize::try_from(end - start).map_err(|_| VmError::Config("memory too large".into()))?;
-            let none = |why: String| VmError::setup("no memory for the guest", io::Error::other(why));
-            let mapping = MmapRegionBuilder::new(length)
+        let none = |why: String| VmError::setup("no memory for the guest", io::Error::other(why));
+        let flags = libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | sharing;
+        let mapping = |length_bytes| {
+            MmapRegionBuilder::new(to_usize(length_bytes))
                 .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-                .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | sharing)
-                .build()
-                .map_err(|error| none(error.to_string()))?;
+                .with_mmap_flags(flags)
+        };
+        let whole = mapping(size_bytes - PROGRAM_START).build().map_err(|error| none(error.to_string()))?;
+        let part = |start: u64, end: u64| -> Result<GuestMemoryMmap<()>, VmError> {
+            let place = whole.as_ptr().wrapping_add(to_usize(start - PROGRAM_START));
+            // SAFETY: the part lies in `whole`, which is there for longer.
+            let mapping = unsafe { mapping(end - start).with_raw_mmap_pointer(place) }.build();
+            let mapping = mapping.map_err(|error| none(error.to_string()))?;
             let region = GuestRegionMmap::new(mapping, GuestAddress(start))
                 .ok_or_else(|| none("it leaves the addresses that there are".to_owned()))?;
             GuestMemoryMmap::from_regions(vec![region]).map_err(|error| none(error.to_string()))
         };
-        let ram = Self { low: range(PROGRAM_START, STACK_END)?, heap: range(HEAP_START, size_bytes)?, size_bytes };
-        ram.advise()?;
+        let (low, heap) = (part(PROGRAM_START, STACK_END)?, part(HEAP_START, size_bytes)?);
+        let ram = Self { low, heap, whole, size_bytes };
+        ram.advise();
         Ok(ram)
     }
 
@@ -98,19 +107,16 @@ impl GuestRam {
     /// jobs. Where a guest has more to do it touches most of the rest, and each page that is touched for the first time costs an
     /// exit; one of 2 MiB stands for 512. It is made slowly, though, where this system's own memory is made when it is first
     /// touched, so small jobs go without. What is said here is advice: not every system takes it.
-    fn advise(&self) -> Result<(), VmError> {
-        for slot in self.slots()?.into_iter().filter(|slot| slot.guest_address == HEAP_START) {
-            let rest = slot.host_address + SMALL_PAGES_BYTES;
-            for (start, length_bytes, advice) in [
-                (slot.host_address, USED_AT_ONCE_BYTES, libc::MADV_POPULATE_WRITE),
-                (rest, slot.length_bytes - 2 * SMALL_PAGES_BYTES, libc::MADV_HUGEPAGE),
-            ] {
-                let start = ptr::with_exposed_provenance_mut(to_usize(start));
-                // SAFETY: the range lies in a mapping of this value, and the advice changes nothing that it holds.
-                unsafe { libc::madvise(start, to_usize(length_bytes), advice) };
-            }
-        }
-        Ok(())
+    fn advise(&self) {
+        let rest = HEAP_START + SMALL_PAGES_BYTES;
+        self.advise_on(HEAP_START, USED_AT_ONCE_BYTES, libc::MADV_POPULATE_WRITE);
+        self.advise_on(rest, self.size_bytes - SMALL_PAGES_BYTES - rest, libc::MADV_HUGEPAGE);
+    }
+
+    fn advise_on(&self, start: u64, length_bytes: u64, advice: i32) {
+        let place = self.whole.as_ptr().wrapping_add(to_usize(start - PROGRAM_START));
+        // SAFETY: the range lies in the mapping, and none of the advice given here changes what it holds.
+        unsafe { libc::madvise(place.cast(), to_usize(length_bytes), advice) };
     }
 
     /// Where the memory ends.
@@ -148,35 +154,19 @@ impl GuestRam {
 
     /// Keeps the memory out of core files and away from processes that are forked from now on: whatever a guest works on,
     /// keys among it, is nobody else's business.
-    pub(crate) fn keep_to_this_process(&self) -> Result<(), VmError> {
-        for slot in self.slots()? {
-            let length = to_usize(slot.length_bytes);
-            let start = ptr::with_exposed_provenance_mut(to_usize(slot.host_address));
-            for advice in [libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
-                // SAFETY: the range is a mapping of this value, and the advice changes nothing that it holds.
-                unsafe { libc::madvise(start, length, advice) };
-            }
+    pub(crate) fn keep_to_this_process(&self) {
+        for advice in [libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
+            self.advise_on(PROGRAM_START, self.size_bytes - PROGRAM_START, advice);
         }
-        Ok(())
     }
 
-    /// The pieces to register with KVM.
-    pub(crate) fn slots(&self) -> Result<Vec<Slot>, VmError> {
-        let mut slots = Vec::new();
-        for memory in [&self.low, &self.heap] {
-            for region in memory.iter() {
-                let guest_address = region.start_addr();
-                let host_address = memory
-                    .get_host_address(guest_address)
-                    .map_err(|error| VmError::setup("finding guest memory", io::Error::other(error.to_string())))?;
-                slots.push(Slot {
-                    guest_address: guest_address.0,
-                    host_address: host_address as u64,
-                    length_bytes: region.len(),
-                });
-            }
+    /// All of it, as the machine is given it.
+    pub(crate) fn slot(&self) -> Slot {
+        Slot {
+            guest_address: PROGRAM_START,
+            host_address: self.whole.as_ptr().expose_provenance() as u64,
+            length_bytes: self.size_bytes - PROGRAM_START,
         }
-        Ok(slots)
     }
 }
 

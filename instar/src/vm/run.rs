@@ -53,10 +53,10 @@ impl KvmPrepared {
             tables.map(region.start, region.end, region.access)?;
         }
         tables.map(CONTROL_START, CONTROL_START + PAGE_BYTES, Access::ReadWrite)?;
-        ram.keep_to_this_process()?;
+        ram.keep_to_this_process();
 
         let vm = hypervisor.create_vm()?;
-        let own = ram.slots()?.into_iter().flat_map(|slot| slot.without(constants)).map(|slot| (slot, 0));
+        let own = ram.slot().without(constants).map(|slot| (slot, 0));
         for (number, (slot, flags)) in (0..).zip(own.chain(constants.map(|slot| (slot, KVM_MEM_READONLY)))) {
             let region = kvm_userspace_memory_region {
                 slot: number,

@@ -37,7 +37,7 @@ impl ProcessPrepared {
         let ram = GuestRam::shared(memory_bytes)?;
         program.load_from(PROGRAM_START, &ram)?;
         let spawned = spawn(&ram, &layout::regions(program, memory_bytes))?;
-        ram.keep_to_this_process()?;
+        ram.keep_to_this_process();
         Ok(Self { spawned, ram, entry: program.entry() })
     }
 

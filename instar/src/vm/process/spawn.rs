@@ -56,10 +56,10 @@ fn reason(error: &VmError) -> String {
 }
 
 fn place(ram: &GuestRam, region: &Region) -> Result<Move, VmError> {
-    let slot = ram.slots()?.into_iter().find(|slot| {
-        slot.guest_address <= region.start && region.end <= slot.guest_address.saturating_add(slot.length_bytes)
-    });
-    let slot = slot.ok_or_else(|| VmError::Config(format!("there is no memory at {:#x}", region.start)))?;
+    let slot = ram.slot();
+    if !(slot.guest_address <= region.start && region.end <= slot.end()) {
+        return Err(VmError::Config(format!("there is no memory at {:#x}", region.start)));
+    }
     let number = |value| usize::try_from(value).map_err(|_| VmError::Config("memory too large".into()));
     Ok(Move {
         from: number(slot.host_address + (region.start - slot.guest_address))?,
