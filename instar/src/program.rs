@@ -25,6 +25,8 @@ macro_rules! embedded {
 pub struct GuestProgram<'a> {
     file: File<'a>,
     report_bytes: usize,
+    /// How much of the heap its smallest jobs use, in bytes.
+    heap_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +41,14 @@ impl GuestProgram<'static> {
     /// The program for an operation of [`instar_abi::job::operation`].
     #[must_use]
     pub fn embedded(job_operation: u32) -> Option<Self> {
-        let (file, report_bytes): (&'static [u8], usize) = match job_operation {
-            operation::INFO => (embedded!("info"), InfoReport::SIZE_BYTES),
-            operation::COMMIT => (embedded!("commit"), CommitReport::SIZE_BYTES),
-            operation::REBASE => (embedded!("rebase"), RebaseReport::SIZE_BYTES),
-            operation::MAP => (embedded!("map"), MapReport::SIZE_BYTES),
+        let (file, report_bytes, heap_bytes): (&'static [u8], _, _) = match job_operation {
+            operation::INFO => (embedded!("info"), InfoReport::SIZE_BYTES, 32 << 10),
+            operation::COMMIT => (embedded!("commit"), CommitReport::SIZE_BYTES, 384 << 10),
+            operation::REBASE => (embedded!("rebase"), RebaseReport::SIZE_BYTES, 128 << 10),
+            operation::MAP => (embedded!("map"), MapReport::SIZE_BYTES, 128 << 10),
             _ => return None,
         };
-        Some(Self { file: File::Resident(file), report_bytes })
+        Some(Self { file: File::Resident(file), report_bytes, heap_bytes })
     }
 }
 
@@ -54,7 +56,7 @@ impl<'a> GuestProgram<'a> {
     /// Another program, for tests: an ELF file, and the length of its report between header and payload.
     #[must_use]
     pub fn from_elf(elf: &'a [u8], report_bytes: usize) -> Self {
-        Self { file: File::Passing(elf), report_bytes }
+        Self { file: File::Passing(elf), report_bytes, heap_bytes: 0 }
     }
 
     /// Makes a machine for the program, before anything is known of its job.
@@ -62,10 +64,12 @@ impl<'a> GuestProgram<'a> {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn prepare(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
-        match self.file {
+        let machine = match self.file {
             File::Resident(file) => Prepared::resident(platform, file, memory_bytes),
             File::Passing(file) => Prepared::new(platform, file, memory_bytes),
-        }
+        }?;
+        machine.make_heap(self.heap_bytes);
+        Ok(machine)
     }
 
     /// Length of its report between header and payload, in bytes.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::sync::{Mutex, PoisonError};
+use std::thread::yield_now;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -70,6 +71,8 @@ pub fn run(work: impl FnOnce() -> Vec<u8>, meanwhile: impl FnOnce()) -> Result<(
     let (reader, writer) = io::pipe().map_err(WorkerError::Start)?;
     let leaving = Leaving(fork(|| be_worker(&writer, || Some(work()))).map_err(WorkerError::Start)?);
     drop(writer);
+    // It may have got this processor to share, and whoever runs this has to wait for it in the end.
+    yield_now();
     meanwhile();
     conclude(&reader, leaving)
 }

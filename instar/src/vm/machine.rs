@@ -154,6 +154,14 @@ impl Prepared {
         }
     }
 
+    /// Makes that much of its heap now, in bytes, rather than page by page when it is first used.
+    pub fn make_heap(&self, length_bytes: u64) {
+        match &self.0 {
+            Kinds::Kvm(machine) => machine.ram().make_heap(length_bytes),
+            Kinds::Process(machine) => machine.ram().make_heap(length_bytes),
+        }
+    }
+
     /// The descriptors that it needs.
     #[must_use]
     pub fn descriptors(&self) -> Vec<RawFd> {

@@ -11,8 +11,6 @@ use super::error::VmError;
 
 /// How much of the heap is made of pages of the usual size, at its start and again at its end, where the allocator has a mark.
 const SMALL_PAGES_BYTES: u64 = 2 * LARGE_PAGE_BYTES;
-/// How much of the heap every job uses, in bytes.
-const USED_AT_ONCE_BYTES: u64 = 128 << 10;
 
 /// Memory that devices may reach.
 pub type DmaMemory = GuestMemoryMmap<()>;
@@ -103,14 +101,17 @@ impl GuestRam {
         Ok(ram)
     }
 
-    /// Says how the heap is going to be used: the first of it at once, so its pages are made in one go, and nothing else by small
-    /// jobs. Where a guest has more to do it touches most of the rest, and each page that is touched for the first time costs an
-    /// exit; one of 2 MiB stands for 512. It is made slowly, though, where this system's own memory is made when it is first
-    /// touched, so small jobs go without. What is said here is advice: not every system takes it.
+    /// Says how the heap is going to be used. A guest that has much to do touches most of it, and each page that is touched for the
+    /// first time costs an exit; one of 2 MiB stands for 512. It is made slowly, though, where this system's own memory is made
+    /// when it is first touched, so small jobs go without. What is said here is advice: not every system takes it.
     fn advise(&self) {
         let rest = HEAP_START + SMALL_PAGES_BYTES;
-        self.advise_on(HEAP_START, USED_AT_ONCE_BYTES, libc::MADV_POPULATE_WRITE);
         self.advise_on(rest, self.size_bytes - SMALL_PAGES_BYTES - rest, libc::MADV_HUGEPAGE);
+    }
+
+    /// Makes the pages of the heap's first `length_bytes` in one go: those that every job of a program uses.
+    pub(crate) fn make_heap(&self, length_bytes: u64) {
+        self.advise_on(HEAP_START, length_bytes.min(SMALL_PAGES_BYTES), libc::MADV_POPULATE_WRITE);
     }
 
     fn advise_on(&self, start: u64, length_bytes: u64, advice: i32) {

@@ -33,8 +33,10 @@ pub(super) struct Refcounts {
     geometry: Geometry,
     /// Host offset of the table.
     table_offset: u64,
-    /// Offsets of the blocks, 0 where there is none; as long as the table's clusters.
+    /// Offsets of the blocks, 0 where there is none; up to the last block, which in most files is the first.
     table: Vec<u64>,
+    /// How many entries the table's clusters have room for.
+    table_entries: usize,
     /// Indexes of table entries that have changed.
     dirty_entries: Vec<usize>,
     blocks: BTreeMap<usize, Block>,
@@ -55,10 +57,9 @@ impl Refcounts {
             ));
         }
         let bytes = read_vec(storage, layer, device, table_offset, length_bytes)?;
-        let table: Vec<u64> = bytes
-            .chunks_exact(8)
-            .map(|raw| u64::from_be_bytes(raw.try_into().expect("chunks of eight")) & BLOCK_OFFSET_MASK)
-            .collect();
+        let entry = |raw: &[u8]| u64::from_be_bytes(raw.try_into().expect("chunks of eight")) & BLOCK_OFFSET_MASK;
+        let used = bytes.chunks_exact(8).rposition(|raw| entry(raw) != 0).map_or(0, |last| last + 1);
+        let table: Vec<u64> = bytes.chunks_exact(8).take(used).map(entry).collect();
         for (index, offset) in table.iter().enumerate() {
             if !geometry.is_cluster_aligned(*offset) {
                 return Err(corrupt(
@@ -75,12 +76,21 @@ impl Refcounts {
                 ));
             }
         }
-        Ok(Self { layer, device, geometry, table_offset, table, dirty_entries: Vec::new(), blocks: BTreeMap::new() })
+        Ok(Self {
+            layer,
+            device,
+            geometry,
+            table_offset,
+            table,
+            table_entries: bytes.len() / 8,
+            dirty_entries: Vec::new(),
+            blocks: BTreeMap::new(),
+        })
     }
 
     /// The clusters that the table itself takes up, as host offset and number.
     pub(super) fn table_clusters(&self) -> (u64, u64) {
-        (self.table_offset, self.geometry.clusters_for(self.table.len() as u64 * 8))
+        (self.table_offset, self.geometry.clusters_for(self.table_entries as u64 * 8))
     }
 
     /// The host offsets of all blocks.
@@ -117,7 +127,7 @@ impl Refcounts {
 
     /// Whether the table has an entry for the block of a host cluster.
     pub(super) fn table_reaches(&self, cluster: u64) -> bool {
-        self.place(cluster).0 < self.table.len()
+        self.place(cluster).0 < self.table_entries
     }
 
     /// Number of clusters that one block covers.
@@ -150,6 +160,9 @@ impl Refcounts {
     /// Makes the host cluster at `offset` the block that covers `cluster`; all its refcounts are 0.
     pub(super) fn add_block(&mut self, cluster: u64, offset: u64) {
         let (table_index, _) = self.place(cluster);
+        if self.table.len() <= table_index {
+            self.table.resize(table_index + 1, 0);
+        }
         self.table[table_index] = offset;
         self.dirty_entries.push(table_index);
         let bytes = vec![0; to_index(self.geometry.cluster_size_bytes())];
@@ -158,13 +171,13 @@ impl Refcounts {
 
     /// Makes the table `clusters` long in memory, so that blocks for its new place can be added before it moves there.
     pub(super) fn lengthen_table(&mut self, clusters: u64) {
-        self.table.resize(to_index(clusters * self.geometry.cluster_size_bytes() / 8), 0);
+        self.table_entries = to_index(clusters * self.geometry.cluster_size_bytes() / 8);
     }
 
     /// Moves the table to `offset`. The old one stays on disk, for the caller to release once the header names the new one.
     pub(super) fn move_table(&mut self, offset: u64) {
         self.table_offset = offset;
-        self.dirty_entries = (0..self.table.len()).collect();
+        self.dirty_entries = (0..self.table_entries).collect();
     }
 
     /// Bytes that have to be written before they may be dropped.
@@ -194,7 +207,8 @@ impl Refcounts {
         self.dirty_entries.dedup();
         // Runs of neighbours in one request: a table that has moved is dirty as a whole.
         for run in self.dirty_entries.chunk_by(|left, right| left + 1 == *right) {
-            let bytes: Vec<u8> = run.iter().flat_map(|index| self.table[*index].to_be_bytes()).collect();
+            let entry = |index: &usize| self.table.get(*index).copied().unwrap_or(0).to_be_bytes();
+            let bytes: Vec<u8> = run.iter().flat_map(entry).collect();
             storage
                 .write(self.device, self.table_offset + run[0] as u64 * 8, &bytes)
                 .map_err(|error| Failure::storage(self.layer, error))?;
