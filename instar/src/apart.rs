@@ -113,7 +113,7 @@ impl Spare {
             let used = [libc::STDOUT_FILENO, orders.descriptor()].into_iter().chain(platform.descriptor());
             jail.leave_behind(used.collect());
             // What cannot be made now cannot be made later either, and is told then.
-            let prepared = program.prepare(platform, memory_bytes).ok();
+            let prepared = program.prepare_ahead(platform, memory_bytes).ok();
             let (job, file) = orders.wait()?;
             let devices = [DeviceFile::new(&file, false)];
             let session = Session { memory_bytes, prepared, ..Session::new(platform, program, &devices, &job) };

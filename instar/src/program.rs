@@ -72,6 +72,17 @@ impl<'a> GuestProgram<'a> {
         Ok(machine)
     }
 
+    /// As [`prepare`](Self::prepare), by somebody who has to wait for the job anyhow: what takes a while when the machine is first
+    /// entered is done, too.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn prepare_ahead(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
+        let mut machine = self.prepare(platform, memory_bytes)?;
+        machine.enter_in_vain(platform);
+        Ok(machine)
+    }
+
     /// Length of its report between header and payload, in bytes.
     #[must_use]
     pub fn report_bytes(self) -> usize {

@@ -87,7 +87,7 @@ impl LocalSandbox {
 
 /// Makes a machine for an operation that is expected. What fails here fails again, and is told, when the machine is needed.
 fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
-    expected.and_then(GuestProgram::embedded)?.prepare(platform, DEFAULT_MEMORY_BYTES).ok()
+    expected.and_then(GuestProgram::embedded)?.prepare_ahead(platform, DEFAULT_MEMORY_BYTES).ok()
 }
 
 /// Machines that pack and unpack, for a job that writes, if its files are so long that this can take longer than making them.

@@ -82,6 +82,11 @@ impl Hypervisor {
         self.kvm.check_extension(Cap::ReadonlyMem)
     }
 
+    /// Whether a processor can be entered and left before its first instruction.
+    pub(crate) fn can_leave_at_once(&self) -> bool {
+        self.kvm.check_extension(Cap::ImmediateExit)
+    }
+
     /// Makes an empty virtual machine.
     pub(crate) fn create_vm(&self) -> Result<VmFd, VmError> {
         loop {

@@ -162,6 +162,14 @@ impl Prepared {
         }
     }
 
+    /// Does ahead what a machine does when it first runs, for one that has to wait for its job anyhow. It should run on the calling
+    /// thread then.
+    pub fn enter_in_vain(&mut self, platform: &Platform) {
+        if let (Kinds::Kvm(machine), Platform::Kvm(hypervisor)) = (&mut self.0, platform) {
+            machine.enter_in_vain(hypervisor);
+        }
+    }
+
     /// The descriptors that it needs.
     #[must_use]
     pub fn descriptors(&self) -> Vec<RawFd> {

@@ -81,6 +81,17 @@ impl KvmPrepared {
         &self.ram
     }
 
+    /// Has KVM do now what it otherwise does when a machine's processor is entered for the first time, which takes a while: making a
+    /// thread of its own. Not an instruction of the guest is carried out.
+    pub(super) fn enter_in_vain(&mut self, hypervisor: &Hypervisor) {
+        if hypervisor.can_leave_at_once() {
+            self.vcpu.set_kvm_immediate_exit(1);
+            // It ends as if a signal had come.
+            let _ = self.vcpu.run();
+            self.vcpu.set_kvm_immediate_exit(0);
+        }
+    }
+
     /// The descriptors that it needs.
     pub(super) fn descriptors(&self) -> [RawFd; 2] {
         [self.vm.as_raw_fd(), self.vcpu.as_raw_fd()]
@@ -172,5 +183,33 @@ impl KvmMachine {
             Some(0xfff0) | None => VmError::Fault { instruction: None, address: None },
             Some(_) => VmError::Fault { instruction, address: address.filter(|address| *address != 0) },
         }
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/common/kvm.rs"]
+mod needs_kvm;
+
+#[cfg(test)]
+mod tests {
+    use instar_abi::memory::MIN_MEMORY_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_entered_in_vain_has_done_nothing() {
+        if needs_kvm::without_kvm("a_machine_that_is_entered_in_vain_has_done_nothing") {
+            return;
+        }
+        let hypervisor = Hypervisor::open().expect("KVM");
+        assert!(hypervisor.can_leave_at_once(), "KVM_CAP_IMMEDIATE_EXIT");
+        // Without page tables even the first instruction would be a fault that cannot be told of.
+        let program = Program::parse(crate::program::codec()).expect("a program");
+        let mut machine = KvmPrepared::new(&hypervisor, &program, None, MIN_MEMORY_BYTES).expect("a machine");
+        let registers = |machine: &KvmPrepared| machine.vcpu.get_regs().expect("registers");
+        let before = registers(&machine);
+        machine.enter_in_vain(&hypervisor);
+        assert_eq!(registers(&machine), before);
+        assert_eq!(before.rip, program.entry());
     }
 }
