@@ -112,12 +112,15 @@ impl Spare {
             // Nothing that the parent has open is for this process, least of all the locks of images.
             let used = [libc::STDOUT_FILENO, orders.descriptor()].into_iter().chain(platform.descriptor());
             jail.leave_behind(used.collect());
-            // What cannot be made now cannot be made later either, and is told then.
-            let prepared = program.prepare_ahead(platform, memory_bytes).ok();
+            let prepared = program.prepare_ahead(platform, memory_bytes);
             let (job, file) = orders.wait()?;
             let devices = [DeviceFile::new(&file, false)];
-            let session = Session { memory_bytes, prepared, ..Session::new(platform, program, &devices, &job) };
-            Some(encode(alone(session, jail)))
+            let session = |prepared| Session {
+                memory_bytes,
+                prepared: Some(prepared),
+                ..Session::new(platform, program, &devices, &job)
+            };
+            Some(encode(prepared.and_then(|prepared| alone(session(prepared), jail))))
         };
         let process = spare::Spare::make(work).map_err(|error| not_answered(WorkerError::Start(error)))?;
         Ok(Self { process, program, memory_bytes })

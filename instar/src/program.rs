@@ -76,10 +76,10 @@ impl<'a> GuestProgram<'a> {
     /// entered is done, too.
     ///
     /// # Errors
-    /// As [`Prepared::new`].
+    /// As [`Prepared::new`] and [`Prepared::enter_in_vain`].
     pub fn prepare_ahead(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
         let mut machine = self.prepare(platform, memory_bytes)?;
-        machine.enter_in_vain(platform);
+        machine.enter_in_vain(platform)?;
         Ok(machine)
     }
 

@@ -35,7 +35,7 @@ pub(super) struct LocalSandbox {
     /// The job that will come last, until a machine is prepared for it.
     expected: Option<u32>,
     /// A machine for the job that will come last, made while the first image was looked at.
-    prepared: Option<Prepared>,
+    prepared: Option<Result<Prepared, VmError>>,
     /// A worker process for the next image, made while the first one was looked at.
     spare: Option<Result<Spare, VmError>>,
     jail_must_be_whole: bool,
@@ -85,9 +85,9 @@ impl LocalSandbox {
     }
 }
 
-/// Makes a machine for an operation that is expected. What fails here fails again, and is told, when the machine is needed.
-fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Prepared> {
-    expected.and_then(GuestProgram::embedded)?.prepare_ahead(platform, DEFAULT_MEMORY_BYTES).ok()
+/// Makes a machine for an operation that is expected. What fails here is told when the machine is needed.
+fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Result<Prepared, VmError>> {
+    Some(expected.and_then(GuestProgram::embedded)?.prepare_ahead(platform, DEFAULT_MEMORY_BYTES))
 }
 
 /// Machines that pack and unpack, for a job that writes, if its files are so long that this can take longer than making them.
@@ -155,7 +155,7 @@ impl Sandbox for LocalSandbox {
             };
             Ok(Session {
                 memory_bytes,
-                prepared: self.prepared.take(),
+                prepared: self.prepared.take().transpose()?,
                 codec_machines,
                 has_ciphers: stage.has_ciphers,
                 bytes_per_second: stage.devices.bytes_per_second(),

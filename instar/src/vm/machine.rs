@@ -164,9 +164,13 @@ impl Prepared {
 
     /// Does ahead what a machine does when it first runs, for one that has to wait for its job anyhow. It should run on the calling
     /// thread then.
-    pub fn enter_in_vain(&mut self, platform: &Platform) {
-        if let (Kinds::Kvm(machine), Platform::Kvm(hypervisor)) = (&mut self.0, platform) {
-            machine.enter_in_vain(hypervisor);
+    ///
+    /// # Errors
+    /// [`VmError::Setup`] or [`VmError::Exit`] where it cannot be entered; it is of no use then.
+    pub fn enter_in_vain(&mut self, platform: &Platform) -> Result<(), VmError> {
+        match (&mut self.0, platform) {
+            (Kinds::Kvm(machine), Platform::Kvm(hypervisor)) => machine.enter_in_vain(hypervisor),
+            _ => Ok(()),
         }
     }
 

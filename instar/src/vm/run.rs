@@ -83,13 +83,20 @@ impl KvmPrepared {
 
     /// Has KVM do now what it otherwise does when a machine's processor is entered for the first time, which takes a while: making a
     /// thread of its own. Not an instruction of the guest is carried out.
-    pub(super) fn enter_in_vain(&mut self, hypervisor: &Hypervisor) {
-        if hypervisor.can_leave_at_once() {
-            self.vcpu.set_kvm_immediate_exit(1);
-            // It ends as if a signal had come.
-            let _ = self.vcpu.run();
-            self.vcpu.set_kvm_immediate_exit(0);
+    pub(super) fn enter_in_vain(&mut self, hypervisor: &Hypervisor) -> Result<(), VmError> {
+        if !hypervisor.can_leave_at_once() {
+            return Ok(());
         }
+        self.vcpu.set_kvm_immediate_exit(1);
+        // It ends as if a signal had come.
+        match self.vcpu.run() {
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Err(error) => return Err(VmError::setup("entering the virtual processor", error)),
+            Ok(VcpuExit::Intr) => {}
+            Ok(other) => return Err(VmError::Exit(format!("unexpected exit {other:?} before the first instruction"))),
+        }
+        self.vcpu.set_kvm_immediate_exit(0);
+        Ok(())
     }
 
     /// The descriptors that it needs.
@@ -208,7 +215,7 @@ mod tests {
         let mut machine = KvmPrepared::new(&hypervisor, &program, None, MIN_MEMORY_BYTES).expect("a machine");
         let registers = |machine: &KvmPrepared| machine.vcpu.get_regs().expect("registers");
         let before = registers(&machine);
-        machine.enter_in_vain(&hypervisor);
+        machine.enter_in_vain(&hypervisor).expect("left at once");
         assert_eq!(registers(&machine), before);
         assert_eq!(before.rip, program.entry());
     }
