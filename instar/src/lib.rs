@@ -57,6 +57,10 @@ pub mod text;
 #[cfg_attr(docsrs, doc(hidden))]
 pub mod vm;
 
+#[cfg(test)]
+#[path = "../tests/common/kvm.rs"]
+mod kvm_of_tests;
+
 /// The page about the library, whose examples are compiled with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/library.md")]

@@ -194,18 +194,15 @@ impl KvmMachine {
 }
 
 #[cfg(test)]
-#[path = "../../tests/common/kvm.rs"]
-mod needs_kvm;
-
-#[cfg(test)]
 mod tests {
     use instar_abi::memory::MIN_MEMORY_BYTES;
 
     use super::*;
+    use crate::kvm_of_tests::without_kvm;
 
     #[test]
     fn a_machine_that_is_entered_in_vain_has_done_nothing() {
-        if needs_kvm::without_kvm("a_machine_that_is_entered_in_vain_has_done_nothing") {
+        if without_kvm("a_machine_that_is_entered_in_vain_has_done_nothing") {
             return;
         }
         let hypervisor = Hypervisor::open().expect("KVM");

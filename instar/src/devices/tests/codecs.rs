@@ -16,13 +16,10 @@ use super::super::pack::Clusters;
 use super::super::request::{Action, Answer, Request};
 use super::{ANSWER, DATA, backend, contents, file, pattern, ram, read_bytes};
 use crate::jail::Runner;
+use crate::kvm_of_tests::without_kvm;
 use crate::program::GuestProgram;
 use crate::session::prepare_codec_machines;
 use crate::vm::{GuestRam, Platform, Prepared};
-
-#[path = "../../../tests/common/kvm.rs"]
-mod kvm;
-use kvm::without_kvm;
 
 const CLUSTER_BYTES: u32 = 512;
 /// A cluster that deflate stores as it is.
