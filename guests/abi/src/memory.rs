@@ -49,7 +49,7 @@ pub const STACK_START: u64 = 0xF0_0000;
 /// First address above the stack, which grows downwards from here.
 pub const STACK_END: u64 = 0x100_0000;
 
-/// Start of the heap; what lies between the stack and here is a guard, without any memory behind it. Devices read and
+/// Start of the heap; what lies between the stack and here is a guard that no page maps. Devices read and
 /// write the heap and nothing else: a request that names any other address is malformed.
 pub const HEAP_START: u64 = 0x120_0000;
 

@@ -188,6 +188,10 @@ mod tests {
             assert!(ram.dma().read_slice(&mut byte, GuestAddress(address)).is_err(), "{address:#x}");
             assert!(ram.read_low(address, &mut byte).is_ok(), "{address:#x}");
         }
+        for address in [STACK_END, HEAP_START - 1] {
+            assert!(ram.dma().read_slice(&mut byte, GuestAddress(address)).is_err(), "{address:#x}");
+            assert!(ram.read_low(address, &mut byte).is_err(), "{address:#x}");
+        }
         assert!(ram.dma().read_slice(&mut byte, GuestAddress(HEAP_START)).is_ok());
         assert!(ram.dma().read_slice(&mut byte, GuestAddress(MIN_MEMORY_BYTES)).is_err());
     }
