@@ -88,7 +88,8 @@ fn not_answered(error: WorkerError) -> VmError {
     }
 }
 
-/// A process that has a machine and waits for a file to look at: made while another one works, so that nobody has to wait for it.
+/// A process that has a machine and waits for a file to look at: it gets ready while another one works, so that nobody has to wait
+/// for it.
 #[derive(Debug)]
 pub struct Spare {
     process: spare::Spare,

@@ -36,7 +36,7 @@ pub(super) struct LocalSandbox {
     expected: Option<u32>,
     /// A machine for the job that will come last, made while the first image was looked at.
     prepared: Option<Result<Prepared, VmError>>,
-    /// A worker process for the next image, made while the first one was looked at.
+    /// A worker process for the next image, which got ready while the first one was looked at.
     spare: Option<Result<Spare, VmError>>,
     jail_must_be_whole: bool,
     leaving: Vec<Leaving>,
