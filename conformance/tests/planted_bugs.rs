@@ -28,7 +28,7 @@ const TABLE: [(Bug, &str, Judge); 18] = [
     (Bug::WrongSubclusterBit, "commit-extl2-both", Oracle("content")),
     (Bug::RefcountTooHigh, "commit-plain", Oracle("structure")),
     (Bug::RefcountMissing, "commit-plain", Oracle("structure")),
-    (Bug::StaleL2Window, "commit-many-l2", Oracle("structure")),
+    (Bug::StaleL2Window, "commit-cluster-512", Oracle("content")),
     (Bug::WrongCopiedFlag, "commit-plain", Oracle("structure")),
     (Bug::CompressedRefcountKept, "commit-compressed-base", Oracle("structure")),
     (Bug::BitmapNotUpdated, "commit-bitmap-base", Crash),

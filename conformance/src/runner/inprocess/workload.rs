@@ -20,8 +20,8 @@ pub struct Workload {
 }
 
 /// The names of all workloads.
-pub const NAMES: [&str; 4] =
-    ["commit-bulk-64m", "commit-scattered-4k", "rebase-safe-equal-1g", "rebase-safe-different-64m"];
+pub const NAMES: [&str; 5] =
+    ["commit-small", "commit-bulk-64m", "commit-scattered-4k", "rebase-safe-equal-1g", "rebase-safe-different-64m"];
 
 impl Workload {
     /// Prepares a workload.
@@ -32,6 +32,10 @@ impl Workload {
         let whole = |size_bytes: u64, cluster_bits| (0..size_bytes >> cluster_bits).collect::<Vec<u64>>();
         let nothing = |size_bytes, cluster_bits, backing| image(size_bytes, cluster_bits, backing, &[]);
         let (operation, images, verdict) = match name {
+            "commit-small" => {
+                let top = image(1024 * MIB, 16, backing, &whole(MIB, 16));
+                (operation::COMMIT, vec![top, nothing(1024 * MIB, 16, None)], Verdict::Equal)
+            }
             "commit-bulk-64m" => {
                 let top = image(64 * MIB, 16, backing, &whole(64 * MIB, 16));
                 (operation::COMMIT, vec![top, nothing(64 * MIB, 16, None)], Verdict::Equal)

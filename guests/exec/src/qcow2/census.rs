@@ -10,9 +10,15 @@ use instar_formats::qcow2::entry::{L1Entry, L2Entry};
 
 use super::image::{Image, check_l1, read_l1};
 use super::refcounts::Refcounts;
-use crate::bytes::{read_vec, to_index};
+use crate::bytes::to_index;
 use crate::layer::Result;
+use crate::report::Failure;
 use crate::storage::Storage;
+
+/// The most bytes of L2 tables that are read at once, unless one alone is longer.
+const READ_BYTES_MAX: u64 = 256 << 10;
+/// The most L2 tables that are read at once.
+const READS_MAX: usize = 64;
 
 /// The host clusters that something refers to, one bit each, up to the end of the file.
 pub(super) struct Census {
@@ -128,24 +134,34 @@ impl Walk<'_> {
     /// All L2 tables of an L1 table, and the clusters they refer to.
     fn tables(&mut self, l1: &[L1Entry]) -> Result<()> {
         let geometry = self.image.geometry;
+        let mut unread = Vec::new();
         for table in l1.iter().filter_map(|entry| entry.l2_offset()) {
             let cluster = geometry.cluster_index(table);
             let count = self.expect_refcount(cluster, "L2 table")?;
-            if self.census.mark(cluster) {
-                if count < 2 {
-                    return Err(self.image.corrupt(format_args!("the L2 table at {table:#x} overlaps other metadata")));
-                }
-                // Another L1 table shares it, and its clusters have been counted.
-                continue;
+            if !self.census.mark(cluster) {
+                unread.push(table);
+            } else if count < 2 {
+                return Err(self.image.corrupt(format_args!("the L2 table at {table:#x} overlaps other metadata")));
             }
-            let bytes =
-                read_vec(self.storage, self.image.layer, self.image.device, table, geometry.cluster_size_bytes())?;
-            for index in 0..to_index(geometry.l2_entries()) {
-                let entry = L2Entry::read(&geometry, &bytes, index);
-                if !entry.is_unallocated() {
-                    self.entry(table, index, entry)?;
-                }
-            }
+            // Otherwise another L1 table shares it, and its clusters are counted there.
+        }
+        let at_once = to_index(READ_BYTES_MAX / geometry.cluster_size_bytes()).clamp(1, READS_MAX);
+        unread.chunks(at_once).try_for_each(|tables| self.read_tables(tables))
+    }
+
+    /// Reads L2 tables, all with one request, and counts the clusters they refer to.
+    fn read_tables(&mut self, tables: &[u64]) -> Result<()> {
+        let geometry = self.image.geometry;
+        let mut buffers = vec![vec![0; to_index(geometry.cluster_size_bytes())]; tables.len()];
+        let buffers_of_tables = buffers.iter_mut().map(Vec::as_mut_slice);
+        let mut ranges: Vec<(u64, &mut [u8])> = tables.iter().copied().zip(buffers_of_tables).collect();
+        let read = self.storage.read_many(self.image.device, &mut ranges);
+        read.map_err(|error| Failure::storage(self.image.layer, error))?;
+        for (table, bytes) in tables.iter().zip(buffers) {
+            L2Entry::for_each_found(&geometry, &bytes, |index, entry| {
+                if entry.is_unallocated() { Ok(()) } else { self.entry(*table, index, entry) }
+            })?;
+            self.image.slices.keep(*table, bytes);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use instar_plan::planted::{self, Bug};
 
 use super::image::{Image, read_header};
 use super::target::Qcow2Target;
-use crate::bytes::{read_vec, to_index};
+use crate::bytes::{is_zero, read_vec, to_index};
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
@@ -102,7 +102,7 @@ fn is_in_place(storage: &mut dyn Storage, image: &Overlay, layout: &EmptyLayout)
     let table =
         read_vec(storage, image.layer, image.device, header.refcount_table_offset, header.refcount_table_bytes())?;
     let (first, rest) = table.split_at(8);
-    Ok(*first == layout.refcount_block_offset.to_be_bytes() && rest.iter().all(|byte| *byte == 0))
+    Ok(*first == layout.refcount_block_offset.to_be_bytes() && is_zero(rest))
 }
 
 /// Empties the L1 table, and then the refcount block. No state between is more than leaky, so nothing needs the dirty bit.

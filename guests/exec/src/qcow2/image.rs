@@ -101,14 +101,15 @@ impl Image {
         (table + byte / slice_bytes * slice_bytes, to_index(byte % slice_bytes / entry_bytes))
     }
 
-    /// The entries of `count` clusters from the one at `guest_offset` on, all in the same slice of the table at `table`.
+    /// Those of the entries of `count` clusters from the one at `guest_offset` on that are not empty, each with its distance from the
+    /// first; all `count` are in the same slice of the table at `table`.
     fn entries(
         &mut self,
         storage: &mut dyn Storage,
         table: u64,
         guest_offset: u64,
         count: u64,
-    ) -> Result<Vec<L2Entry>> {
+    ) -> Result<Vec<(u64, L2Entry)>> {
         let (slice, first) = self.slice_of(table, guest_offset);
         if !self.slices.holds(slice) && self.slices.slice_bytes() == self.geometry.cluster_size_bytes() {
             // Whoever walks a disk of many small tables wants the next ones soon.
@@ -116,18 +117,31 @@ impl Image {
             let tables = self.l1.iter().skip(from).filter_map(|entry| entry.l2_offset());
             self.slices.prefetch(storage, tables)?;
         }
+        let (geometry, layer) = (self.geometry, self.layer);
+        let entry_bytes = to_index(geometry.l2_entry_bytes());
         let bytes = self.slices.get(storage, slice)?;
-        Ok((first..first + to_index(count)).map(|index| L2Entry::read(&self.geometry, bytes, index)).collect())
+        let piece = &bytes[first * entry_bytes..][..to_index(count) * entry_bytes];
+        let mut found = Vec::new();
+        L2Entry::for_each_found(&geometry, piece, |index, entry| {
+            entry.check(&geometry).map_err(|error| {
+                let l2_index = geometry.l2_index(guest_offset) + index as u64;
+                let text = format_args!("{error} (L2 offset: {table:#x}, L2 index: {l2_index:#x})");
+                Failure::new(error_kind::CORRUPT, layer, text)
+            })?;
+            found.push((index as u64, entry));
+            Ok::<_, Failure>(())
+        })?;
+        Ok(found)
     }
 
-    /// Calls `visit` with every run of clusters in `start..end` (whole clusters) that share an L2 slice: the guest offset
-    /// of the first, their number, and their entries; `None` where there is no table.
+    /// Calls `visit` with every run of clusters in `start..end` (whole clusters) that share an L2 slice: the guest offset of the first,
+    /// their number, and those of their entries that are not empty, each with its distance from the first.
     pub(super) fn walk(
         &mut self,
         storage: &mut dyn Storage,
         start: u64,
         end: u64,
-        mut visit: impl FnMut(&Self, u64, u64, Option<&[L2Entry]>) -> Result<()>,
+        mut visit: impl FnMut(&Self, u64, u64, &[(u64, L2Entry)]) -> Result<()>,
     ) -> Result<()> {
         let clusters_per_slice = self.slices.slice_bytes() / self.geometry.l2_entry_bytes();
         let size = self.geometry.cluster_size_bytes();
@@ -136,20 +150,14 @@ impl Image {
             let Some(table) = self.l2_table(offset) else {
                 let next =
                     (self.geometry.l1_index(offset) + 1).saturating_mul(self.geometry.l2_coverage_bytes()).min(end);
-                visit(self, offset, (next - offset).div_ceil(size), None)?;
+                visit(self, offset, (next - offset).div_ceil(size), &[])?;
                 offset = next;
                 continue;
             };
             let left_in_slice = clusters_per_slice - self.geometry.l2_index(offset) % clusters_per_slice;
             let count = left_in_slice.min((end - offset).div_ceil(size));
             let entries = self.entries(storage, table, offset, count)?;
-            for (index, entry) in entries.iter().enumerate() {
-                entry.check(&self.geometry).map_err(|error| {
-                    let l2_index = self.geometry.l2_index(offset) + index as u64;
-                    self.corrupt(format_args!("{error} (L2 offset: {table:#x}, L2 index: {l2_index:#x})"))
-                })?;
-            }
-            visit(self, offset, count, Some(&entries))?;
+            visit(self, offset, count, &entries)?;
             offset = offset.saturating_add(count * size);
         }
         Ok(())
@@ -201,7 +209,9 @@ impl Image {
 }
 
 fn push_absent(guest_offset: u64, length_bytes: u64, extents: &mut Vec<Extent>) {
-    extent::push(extents, Extent { guest_offset, length_bytes, source: Source::Absent });
+    if length_bytes > 0 {
+        extent::push(extents, Extent { guest_offset, length_bytes, source: Source::Absent });
+    }
 }
 
 impl Layer for Image {
@@ -213,22 +223,14 @@ impl Layer for Image {
         let mut whole = Vec::new();
         let size = self.geometry.cluster_size_bytes();
         self.walk(storage, start, end, |image, offset, count, entries| {
-            let Some(entries) = entries else {
-                push_absent(offset, count * size, &mut whole);
-                return Ok(());
-            };
-            let (mut start, mut end) = (offset, offset);
-            for entry in entries {
-                if !entry.is_unallocated() {
-                    if start < end {
-                        push_absent(start, end - start, &mut whole);
-                    }
-                    image.push_cluster(end, *entry, &mut whole);
-                    start = end + size;
-                }
-                end += size;
+            let mut end = offset;
+            for (index, entry) in entries.iter().filter(|(_, entry)| !entry.is_unallocated()) {
+                let place = offset + index * size;
+                push_absent(end, place - end, &mut whole);
+                image.push_cluster(place, *entry, &mut whole);
+                end = place + size;
             }
-            push_absent(start, end - start, &mut whole);
+            push_absent(end, offset + count * size - end, &mut whole);
             Ok(())
         })?;
         for piece in whole.iter().filter_map(|piece| piece.clipped(start, end)) {

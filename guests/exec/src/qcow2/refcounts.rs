@@ -9,7 +9,7 @@ use instar_formats::qcow2::Header;
 use instar_formats::qcow2::geometry::Geometry;
 use instar_formats::qcow2::refcount;
 
-use crate::bytes::{read_vec, to_index};
+use crate::bytes::{read_vec, to_index, used_bytes};
 use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
@@ -113,7 +113,9 @@ impl Refcounts {
         let (entries, order) = (self.geometry.refcount_block_entries(), self.geometry.refcount_order);
         for table_index in (0..self.table.len()).rev().filter(|index| self.table[*index] != 0).collect::<Vec<_>>() {
             let bytes = &self.block(storage, table_index)?.bytes;
-            if let Some(last) = (0..to_index(entries)).rev().find(|index| refcount::read(bytes, order, *index) != 0) {
+            // Behind the last byte that is not 0 there is none.
+            let most = (used_bytes(bytes) * 8).div_ceil(1 << order);
+            if let Some(last) = (0..most).rev().find(|index| refcount::read(bytes, order, *index) != 0) {
                 return Ok(table_index as u64 * entries + last as u64 + 1);
             }
         }

@@ -43,13 +43,22 @@ pub(super) struct Slices {
     device: DeviceId,
     slice_bytes: u64,
     slices: BTreeMap<u64, Slice>,
+    /// How many of them are not clean.
+    unwritten: usize,
     clock: u64,
 }
 
 impl Slices {
     /// For tables of `table_bytes` on `device`.
     pub(super) fn new(layer: u32, device: DeviceId, table_bytes: u64) -> Self {
-        Self { layer, device, slice_bytes: table_bytes.min(SLICE_BYTES_MAX), slices: BTreeMap::new(), clock: 0 }
+        Self {
+            layer,
+            device,
+            slice_bytes: table_bytes.min(SLICE_BYTES_MAX),
+            slices: BTreeMap::new(),
+            unwritten: 0,
+            clock: 0,
+        }
     }
 
     /// Length of a slice in bytes.
@@ -92,6 +101,14 @@ impl Slices {
         Ok(())
     }
 
+    /// Keeps a table that somebody else has read, if it is one slice and there is room.
+    pub(super) fn keep(&mut self, offset: u64, table: Vec<u8>) {
+        let is_slice = table.len() as u64 == self.slice_bytes;
+        if is_slice && self.clean_bytes() < CLEAN_BYTES_MAX && !self.holds(offset) {
+            self.slices.insert(offset, Slice { bytes: table, state: State::Clean, used: self.clock });
+        }
+    }
+
     /// Whether the slice at `offset` is in the cache.
     pub(super) fn holds(&self, offset: u64) -> bool {
         self.slices.contains_key(&offset)
@@ -103,6 +120,7 @@ impl Slices {
         let slice = self.slices.get_mut(&offset).expect("the slice has just been read");
         if slice.state == State::Clean {
             slice.state = State::Dirty;
+            self.unwritten += 1;
         }
         Ok(&mut slice.bytes)
     }
@@ -112,7 +130,8 @@ impl Slices {
         // New tables become clean ones when they are written: an image that gets many must not keep them all.
         self.make_room();
         self.clock += 1;
-        self.slices.insert(offset, Slice { bytes, state: State::New, used: self.clock });
+        let replaced = self.slices.insert(offset, Slice { bytes, state: State::New, used: self.clock });
+        self.unwritten += usize::from(replaced.is_none_or(|slice| slice.state == State::Clean));
     }
 
     /// Puts an all-zero slice of a new table into the cache.
@@ -122,7 +141,7 @@ impl Slices {
 
     /// Bytes that have to be written before they may be dropped.
     pub(super) fn unwritten_bytes(&self) -> u64 {
-        self.slices.values().filter(|slice| slice.state != State::Clean).count() as u64 * self.slice_bytes
+        self.unwritten as u64 * self.slice_bytes
     }
 
     /// Writes the slices of new tables.
@@ -144,14 +163,18 @@ impl Slices {
         for (offset, slice) in self.slices.iter_mut().filter(|(_, slice)| slice.state == state) {
             storage.write(self.device, *offset, &slice.bytes).map_err(|error| Failure::storage(self.layer, error))?;
             slice.state = State::Clean;
+            self.unwritten -= 1;
         }
         Ok(())
     }
 
+    fn clean_bytes(&self) -> u64 {
+        (self.slices.len() - self.unwritten) as u64 * self.slice_bytes
+    }
+
     /// Drops the clean slices that were not used for longest, until another one fits.
     fn make_room(&mut self) {
-        let clean = self.slices.values().filter(|slice| slice.state == State::Clean).count() as u64 * self.slice_bytes;
-        if clean < CLEAN_BYTES_MAX {
+        if self.clean_bytes() < CLEAN_BYTES_MAX {
             return;
         }
         let mut ages: Vec<(u64, u64)> = self

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use instar_formats::qcow2::entry::{L1Entry, L2Entry};
@@ -108,8 +109,8 @@ impl Qcow2Target {
         let mut clusters = Vec::new();
         self.image.walk(storage, start, end, |image, offset, _, entries| {
             let first = image.geometry.cluster_index(offset);
-            let mapped = (first..).zip(entries.unwrap_or_default()).filter(|(_, entry)| !entry.is_unallocated());
-            clusters.extend(mapped.map(|(cluster, _)| cluster));
+            let mapped = entries.iter().filter(|(_, entry)| !entry.is_unallocated());
+            clusters.extend(mapped.map(|(index, _)| first + index));
             Ok(())
         })?;
         Ok(clusters)
@@ -134,13 +135,11 @@ impl Qcow2Target {
     /// The clusters from `first` to before `last`, as the planner wants them.
     fn clusters(&mut self, storage: &mut dyn Storage, first: u64, last: u64) -> Result<Vec<TargetCluster>> {
         let geometry = self.image.geometry;
-        let mut entries = Vec::with_capacity(to_index(last - first));
+        let mut entries = vec![L2Entry::UNALLOCATED; to_index(last - first)];
         let (start, end) = (first << geometry.cluster_bits, last << geometry.cluster_bits);
-        self.image.walk(storage, start, end, |_, _, count, found| {
-            match found {
-                Some(found) => entries.extend_from_slice(found),
-                None => entries.resize(entries.len() + to_index(count), L2Entry::UNALLOCATED),
-            }
+        self.image.walk(storage, start, end, |_, offset, _, found| {
+            let place = geometry.cluster_index(offset) - first;
+            found.iter().for_each(|(index, entry)| entries[to_index(place + index)] = *entry);
             Ok(())
         })?;
         let mut clusters = Vec::with_capacity(entries.len());

@@ -73,7 +73,7 @@ impl Waiting {
     pub(super) fn take(&mut self) -> Vec<NewCluster> {
         let mut clusters = core::mem::take(self).clusters;
         if let [others @ .., _] = clusters.as_mut_slice() {
-            others.sort_by_key(|cluster| cluster.pieces.iter().find_map(place).unwrap_or((u32::MAX, u64::MAX)));
+            others.sort_by_cached_key(|cluster| cluster.pieces.iter().find_map(place).unwrap_or((u32::MAX, u64::MAX)));
         }
         clusters
     }

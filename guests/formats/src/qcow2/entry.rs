@@ -12,6 +12,9 @@ const ZERO: u64 = 1;
 /// Bits 9 to 55 hold the host offset, in L1 entries and in L2 entries of uncompressed clusters.
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 
+/// How many entries are looked at together before they are looked at one by one.
+const GROUP_ENTRIES: usize = 8;
+
 /// An L1 entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct L1Entry(pub u64);
@@ -149,6 +152,31 @@ impl L2Entry {
         } else {
             Self { descriptor: word(index * 8), bitmap: 0 }
         }
+    }
+
+    /// Calls `each` with the entries in a piece of a table that are not empty, and their indexes there. Most of a table is empty in a
+    /// small image, and in one whose clusters lie far apart: these entries are passed over several at a time.
+    ///
+    /// # Errors
+    /// Those of `each`, which is not called again then.
+    pub fn for_each_found<E>(
+        geometry: &Geometry,
+        piece: &[u8],
+        mut each: impl FnMut(usize, Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let entry_bytes = if geometry.extended_l2 { 16 } else { 8 };
+        for (number, group) in piece.chunks(GROUP_ENTRIES * entry_bytes).enumerate() {
+            if group.iter().fold(0, |all, byte| all | byte) == 0 {
+                continue;
+            }
+            for index in 0..group.len() / entry_bytes {
+                let entry = Self::read(geometry, group, index);
+                if entry != Self::UNALLOCATED {
+                    each(number * GROUP_ENTRIES + index, entry)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes entry `index` of a table.
