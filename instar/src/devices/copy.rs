@@ -30,6 +30,9 @@ const MIN_BULK_BYTES: u64 = 1 << 20;
 /// Shorter pieces are not worth sharing blocks for: it only scatters the file.
 const MIN_KERNEL_BYTES: u64 = 64 << 10;
 
+/// How much a worker has the kernel copy in any case before it makes a buffer, which takes longer.
+const BUFFER_FROM_BYTES: u64 = 1 << 20;
+
 /// The most that the kernel is asked to copy at once.
 const MAX_KERNEL_BYTES: u64 = 1 << 30;
 
@@ -40,6 +43,7 @@ pub(super) struct Copier {
     buffer: Bounce,
     conduit: Option<Conduit>,
     gathered: Gathered,
+    kernel_copied_bytes: u64,
     /// The kernel has refused to copy between these files; it would again.
     kernel_refuses: bool,
 }
@@ -122,7 +126,7 @@ impl Copier {
         check_apart(target, source, part)?;
         let there = source_end.min(source.length_bytes()).saturating_sub(part.source_offset);
         let mut done = 0;
-        if there >= MIN_KERNEL_BYTES && target.kernel_copies() && source.kernel_copies() && !self.kernel_refuses {
+        if there >= MIN_KERNEL_BYTES && self.kernel_is_asked(target, source, there) {
             self.write_out(target)?;
             done = self.copy_in_kernel(target, source, part, there, pace)?;
             self.gathered.target_offset += done;
@@ -150,6 +154,14 @@ impl Copier {
             self.gathered.target_offset += part.length - there;
         }
         Ok(())
+    }
+
+    /// Whether the kernel is to copy so many bytes.
+    fn kernel_is_asked(&self, target: &Backend<'_>, source: &Backend<'_>, length: u64) -> bool {
+        let is_better = target.kernel_copies() && source.kernel_copies();
+        let is_short = self.kernel_copied_bytes.saturating_add(length) <= BUFFER_FROM_BYTES && self.buffer.len() == 0;
+        let has_other_way = self.conduit.is_some() || !target.lends_pages() || !source.lends_pages();
+        !self.kernel_refuses && (is_better || is_short && !has_other_way)
     }
 
     /// Passes whole pages on as they are, from as far as both sides are aligned; returns how many bytes that was.
@@ -265,6 +277,7 @@ impl Copier {
                 Err(error) => return Err(error),
             }
         }
+        self.kernel_copied_bytes += done;
         target.grown_to(part.target_offset + done);
         Ok(done)
     }
