@@ -102,24 +102,22 @@ impl Spare {
     ///
     /// # Errors
     /// If there can be no process, or no way to it.
-    pub fn make(
-        platform: &Platform,
-        program: GuestProgram<'static>,
-        memory_bytes: u64,
-        jail: Jail<'_>,
-    ) -> Result<Self, VmError> {
+    pub fn make(platform: &Platform, program: GuestProgram<'static>, memory_bytes: u64) -> Result<Self, VmError> {
         let work = |orders: spare::Orders| {
             IS_WORKER.store(true, Ordering::Relaxed);
             // Nothing that the parent has open is for this process, least of all the locks of images.
             let used = [libc::STDOUT_FILENO, orders.descriptor()].into_iter().chain(platform.descriptor());
-            jail.leave_behind(used.collect());
-            let prepared = program.prepare_ahead(platform, memory_bytes);
-            let (job, file) = orders.wait()?;
+            Jail::default().leave_behind(used.collect());
+            let prepared = program.prepare(platform, memory_bytes);
+            let prepared = prepared.and_then(|machine| program.warm_up(machine, platform));
+            let (order, file) = orders.wait()?;
+            let (must_be_whole, job) = order.split_first()?;
+            let jail = Jail { must_be_whole: *must_be_whole != 0, ..Jail::default() };
             let devices = [DeviceFile::new(&file, false)];
             let session = |prepared| Session {
                 memory_bytes,
                 prepared: Some(prepared),
-                ..Session::new(platform, program, &devices, &job)
+                ..Session::new(platform, program, &devices, job)
             };
             Some(encode(prepared.and_then(|prepared| alone(session(prepared), jail))))
         };
@@ -133,13 +131,20 @@ impl Spare {
         session.memory_bytes == self.memory_bytes && session.devices.len() == 1
     }
 
-    /// Has it look at the one file of a session that it [fits](Self::fits), as [`run`] would.
+    /// Has it look at the one file of a session that it [fits](Self::fits), as [`run`] would. `meanwhile` is done here until its
+    /// report comes.
     ///
     /// # Errors
     /// As [`run`].
-    pub fn run(self, session: &Session<'_>) -> Result<(Counted, Leaving), VmError> {
+    pub fn run(
+        self,
+        session: &Session<'_>,
+        jail: Jail<'_>,
+        meanwhile: impl FnOnce(),
+    ) -> Result<(Counted, Leaving), VmError> {
         let [device] = session.devices else { return Err(VmError::Config("this takes one file".to_owned())) };
-        let (answer, leaving) = self.process.give(session.job, device.file).map_err(not_answered)?;
+        let order = [&[u8::from(jail.must_be_whole)], session.job].concat();
+        let (answer, leaving) = self.process.give(&order, device.file, meanwhile).map_err(not_answered)?;
         Ok((decode(&answer, self.program)?, leaving))
     }
 

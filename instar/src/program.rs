@@ -64,21 +64,24 @@ impl<'a> GuestProgram<'a> {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn prepare(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
-        let machine = match self.file {
+        match self.file {
             File::Resident(file) => Prepared::resident(platform, file, memory_bytes),
             File::Passing(file) => Prepared::new(platform, file, memory_bytes),
-        }?;
-        machine.make_heap(self.heap_bytes);
-        Ok(machine)
+        }
     }
 
-    /// As [`prepare`](Self::prepare), by somebody who has to wait for the job anyhow: what takes a while when the machine is first
-    /// entered is done, too.
+    /// Makes the memory that each of its jobs uses in one go, rather than page by page when it is first used.
+    pub(crate) fn make_heap(self, machine: &Prepared) {
+        machine.make_heap(self.heap_bytes);
+    }
+
+    /// Does with a machine, for somebody who has to wait for its job anyhow, what otherwise takes a while when that begins. The machine
+    /// should run on the calling thread then.
     ///
     /// # Errors
-    /// As [`Prepared::new`] and [`Prepared::enter_in_vain`].
-    pub fn prepare_ahead(self, platform: &Platform, memory_bytes: u64) -> Result<Prepared, VmError> {
-        let mut machine = self.prepare(platform, memory_bytes)?;
+    /// As [`Prepared::enter_in_vain`].
+    pub fn warm_up(self, mut machine: Prepared, platform: &Platform) -> Result<Prepared, VmError> {
+        self.make_heap(&machine);
         machine.enter_in_vain(platform)?;
         Ok(machine)
     }

@@ -182,6 +182,7 @@ impl<'a> Session<'a> {
             Some(machine) => machine,
             None => self.program.prepare(self.platform, self.memory_bytes)?,
         };
+        self.program.make_heap(&prepared);
         if let Some(jail) = jail {
             jail.demand(prepared.layers()).map_err(VmError::Jail)?;
             warnings.extend(prepared.layers().iter().filter_map(Layer::warning));

@@ -28,6 +28,7 @@ use instar::jail::{Jail, Runner};
 use instar::program::GuestProgram;
 use instar::session::{DeviceFile, Session};
 use instar::vm::Platform;
+use instar_abi::memory::DEFAULT_MEMORY_BYTES;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use program::program;
@@ -188,7 +189,9 @@ fn no_register_holds_anything_of_the_host() {
     let platform = Platform::open(Runner::Process).expect("processes");
     let session = Session::new(&platform, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
     let error = apart::run(session, Jail::default(), || ()).expect_err("no report").to_string();
-    assert!(error.ends_with("last failed memory access at 0x1000)"), "{error}");
+    // One holds the size of the memory.
+    let address = DEFAULT_MEMORY_BYTES | 0x1000;
+    assert!(error.ends_with(&format!("last failed memory access at {address:#x})")), "{error}");
 }
 
 /// A folder with an image that is based on another.

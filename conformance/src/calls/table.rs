@@ -31,6 +31,8 @@ pub struct Failing {
 const KVM_RUN: u64 = 0xae80;
 /// Flags of a pipe that does not lead to another process.
 const PASSES_PAGES: u64 = (libc::O_CLOEXEC | libc::O_NONBLOCK).unsigned_abs() as u64;
+/// Flags with which pages come to stand in a second place.
+const LENDS_PAGES: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).unsigned_abs() as u64;
 /// Reasons for an exit (linux/kvm.h).
 const EXIT_UNKNOWN: u32 = 0;
 const EXIT_HALT: u32 = 5;
@@ -84,6 +86,10 @@ pub const FAILING: &[Failing] = &[
     call("splice", libc::SYS_splice, &[
         (Errno(libc::EIO), Fails), (Errno(libc::ENOSPC), Fails), (Errno(libc::EINTR), Succeeds),
     ]),
+    call("copy_file_range", libc::SYS_copy_file_range, &[
+        (Errno(libc::EIO), Fails), (Errno(libc::ENOSPC), Fails), (Errno(libc::EINTR), Succeeds),
+        (Errno(libc::EXDEV), Succeeds), (Errno(libc::EINVAL), Succeeds), (Errno(libc::EOPNOTSUPP), Succeeds),
+    ]),
     call("unlinkat", libc::SYS_unlinkat, &[(Errno(libc::EIO), Fails)]),
     call("sync_file_range", libc::SYS_sync_file_range, SUCCEEDS_INVALID),
     call("fadvise64", libc::SYS_fadvise64, SUCCEEDS_INVALID),
@@ -106,8 +112,9 @@ pub const FAILING: &[Failing] = &[
     call("clone", libc::SYS_clone, &[(Errno(libc::EAGAIN), Either), (Errno(libc::ENOMEM), Either)]),
     // Without what passes pages on they are copied.
     Failing { only: Some((1, PASSES_PAGES)), ..call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Succeeds)]) },
-    call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Fails)]),
-    call("socketpair", libc::SYS_socketpair, &[(Errno(libc::EMFILE), Fails)]),
+    // What cannot be made ahead for the first image is made again when it is needed.
+    call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Either)]),
+    call("socketpair", libc::SYS_socketpair, &[(Errno(libc::EMFILE), Either)]),
     call("sendmsg", libc::SYS_sendmsg, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),
     call("recvmsg", libc::SYS_recvmsg, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),
     call("recvfrom", libc::SYS_recvfrom, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),
@@ -125,6 +132,9 @@ pub const FAILING: &[Failing] = &[
     call("landlock_restrict_self", libc::SYS_landlock_restrict_self, &[(Errno(libc::E2BIG), Succeeds)]),
     call("prlimit64", libc::SYS_prlimit64, &[(Errno(libc::EPERM), Succeeds)]),
     call("seccomp", libc::SYS_seccomp, &[(Errno(libc::ENOSYS), Succeeds)]),
+
+    // Without it the guest's program is copied.
+    Failing { only: Some((3, LENDS_PAGES)), ..call("mremap", libc::SYS_mremap, &[(Errno(libc::EINVAL), Succeeds), (Errno(libc::ENOMEM), Succeeds)]) },
 
     // Advice.
     call("madvise", libc::SYS_madvise, SUCCEEDS_INVALID),

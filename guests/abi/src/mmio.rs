@@ -17,8 +17,6 @@ pub mod control {
     pub const DONE: u64 = 0x00;
     /// Length in bytes of the message in the shared place: the guest cannot go on.
     pub const PANIC: u64 = 0x08;
-    /// The size of the sandbox's memory in bytes; 8 bytes wide, read only.
-    pub const MEMORY_BYTES: u64 = 0x10;
     /// Any value: the batch of [`crate::unpack`] is unpacked; the guest goes on when there is another one.
     pub const BATCH_DONE: u64 = 0x18;
 }
@@ -75,7 +73,7 @@ pub mod register {
     pub const CONFIG_CAPACITY: u64 = 0x100;
     /// Length of the device in bytes; 8 bytes, readable in halves. Vendor.
     pub const CONFIG_LENGTH_BYTES: u64 = 0x200;
-    /// Address of an [`super::Attach`]: performs the whole handshake with one write of 8 bytes. Vendor.
+    /// Address of an [`super::Attach`]: performs the whole handshake with one write of 8 bytes, and rings the doorbell. Vendor.
     pub const ATTACH: u64 = 0x210;
 }
 

@@ -58,7 +58,7 @@ pin! {
 pin! {
     job::JOB_MAGIC => 0x424a_5241_5453_4e49, "a guest refuses a job without it";
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
-    job::ABI_VERSION => 7, "both sides are built with one version and must agree exactly";
+    job::ABI_VERSION => 8, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
     job::SECRETS_OFFSET => 16 << 10, "the guest looks for passphrases here";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
@@ -180,7 +180,6 @@ pin! {
     mmio::control::DONE => 0x00, "a guest that writes elsewhere never ends";
     mmio::control::PANIC => 0x08, "a guest that writes elsewhere has no last words";
     mmio::control::BATCH_DONE => 0x18, "a machine that unpacks would not come back";
-    mmio::control::MEMORY_BYTES => 0x10, "the guest sizes its heap by this";
     mmio::register::MAGIC_VALUE => 0x000, "virtio 1.2 says so";
     mmio::register::VERSION => 0x004, "virtio 1.2 says so";
     mmio::register::DEVICE_ID => 0x008, "virtio 1.2 says so";

@@ -5,8 +5,10 @@ use std::cell::RefCell;
 use instar_abi::job::operation;
 use instar_abi::memory::DEFAULT_MEMORY_BYTES;
 
+use super::coming::Coming;
 use super::job::Devices;
 use super::output::warn;
+use super::runner;
 use super::sandbox::{Answer, OnProgress, Rehearsed, Sandbox};
 use super::stage::Stage;
 use super::stats::Run;
@@ -32,11 +34,9 @@ const CODEC_MACHINES_FROM_BYTES: u64 = 16 << 20;
 pub(super) struct LocalSandbox {
     runner: Runner,
     platform: Option<Platform>,
-    /// The job that will come last, until a machine is prepared for it.
-    expected: Option<u32>,
-    /// A machine for the job that will come last, made while the first image was looked at.
-    prepared: Option<Result<Prepared, VmError>>,
-    /// A worker process for the next image, which got ready while the first one was looked at.
+    /// The job that will come last: its machine gets ready while images are looked at.
+    coming: Coming,
+    /// A worker process for the next image, which gets ready while something else is done.
     spare: Option<Result<Spare, VmError>>,
     jail_must_be_whole: bool,
     leaving: Vec<Leaving>,
@@ -46,6 +46,17 @@ pub(super) struct LocalSandbox {
 }
 
 impl LocalSandbox {
+    /// Makes the worker process for the first image, of which nothing is known yet. What fails here is told when it is needed, if it
+    /// fails then as well.
+    pub(super) fn foresee_a_look(&mut self) {
+        if std::env::var_os(runner::VARIABLE).is_some() {
+            return;
+        }
+        if let (Ok(platform), Ok(program)) = (open_once(&mut self.platform, Runner::Kvm), program(operation::INFO)) {
+            self.spare = Spare::make(platform, program, DEFAULT_MEMORY_BYTES).ok().map(Ok);
+        }
+    }
+
     /// Tells which layers of the jail did not hold while a report was made.
     fn warn(&mut self, report: &Report) {
         for warning in report.warnings() {
@@ -65,17 +76,23 @@ impl LocalSandbox {
         let platform = open_once(&mut self.platform, self.runner)?;
         let program = program(operation::INFO)?;
         let session = Session { memory_bytes, ..Session::new(platform, program, &files, job) };
-        let found = match self.spare.take().transpose()? {
-            Some(spare) if spare.fits(&session) => spare.run(&session),
-            unfit => {
-                drop(unfit);
-                let (expected, prepared) = (self.expected.take(), &mut self.prepared);
-                // Whatever is expected after a look has a second image.
-                if expected.is_some() && platform.kind() == Runner::Kvm {
-                    self.spare = Some(Spare::make(platform, program, memory_bytes, jail));
-                }
-                let prepare_what_comes = || *prepared = prepared.take().or(prepare(platform, expected));
-                apart::run(session, jail, prepare_what_comes)
+        let spare = self.spare.take().transpose()?.filter(|spare| spare.fits(&session));
+        let (coming, next) = (&mut self.coming, &mut self.spare);
+        // Whatever is expected after a look has a second image.
+        let has_second = coming.is_expected() && platform.kind() == Runner::Kvm;
+        let mut make_next = || {
+            if has_second {
+                *next = Some(Spare::make(platform, program, memory_bytes));
+            }
+        };
+        let found = match spare {
+            Some(spare) => spare.run(&session, jail, || {
+                make_next();
+                coming.get_ready(platform);
+            }),
+            None => {
+                make_next();
+                apart::run(session, jail, || coming.get_ready(platform))
             }
         };
         let ((report, effort), leaving) = found?;
@@ -83,11 +100,6 @@ impl LocalSandbox {
         self.efforts.push((operation::INFO, effort));
         Ok(report)
     }
-}
-
-/// Makes a machine for an operation that is expected. What fails here is told when the machine is needed.
-fn prepare(platform: &Platform, expected: Option<u32>) -> Option<Result<Prepared, VmError>> {
-    Some(expected.and_then(GuestProgram::embedded)?.prepare_ahead(platform, DEFAULT_MEMORY_BYTES))
 }
 
 /// Machines that pack and unpack, for a job that writes, if its files are so long that this can take longer than making them.
@@ -155,7 +167,7 @@ impl Sandbox for LocalSandbox {
             };
             Ok(Session {
                 memory_bytes,
-                prepared: self.prepared.take().transpose()?,
+                prepared: self.coming.take()?,
                 codec_machines,
                 has_ciphers: stage.has_ciphers,
                 bytes_per_second: stage.devices.bytes_per_second(),
@@ -232,20 +244,23 @@ impl Sandbox for LocalSandbox {
     }
 
     fn let_go(&mut self) {
-        self.prepared = None;
+        self.coming = Coming::Unknown;
         self.spare = None;
         self.leaving.clear();
     }
 
     fn expect(&mut self, operation: u32) {
-        self.expected = Some(operation);
+        self.coming = GuestProgram::embedded(operation).map_or(Coming::Unknown, Coming::Expected);
         // A process starts as a copy of this one, which has no image open yet.
         if let (Runner::Process, Ok(platform)) = (self.runner, open_once(&mut self.platform, self.runner)) {
-            self.prepared = prepare(platform, self.expected.take());
+            self.coming.get_ready(platform);
         }
     }
 
     fn run_on(&mut self, runner: Runner) {
+        if runner != self.runner {
+            (self.platform, self.spare) = (None, None);
+        }
         self.runner = runner;
     }
 

@@ -2,11 +2,13 @@
 
 mod arguments;
 mod cache;
+mod coming;
 mod commit;
 mod commit_checks;
 mod doctor;
 mod drop_in;
 mod error;
+mod foresight;
 #[cfg(test)]
 mod hearsay;
 pub mod info;
@@ -53,8 +55,12 @@ use telling::Listener;
 /// Runs the program with its arguments, the program's own name first, and says how it ended.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = drop_in::by_name(arguments.into_iter().collect());
+    let mut sandbox = LocalSandbox::default();
+    if foresight::begins_with_a_look(&arguments) {
+        sandbox.foresee_a_look();
+    }
     output::choose_colours();
-    ExitCode::from(run_in(&arguments, &mut LocalSandbox::default()))
+    ExitCode::from(run_in(&arguments, &mut sandbox))
 }
 
 /// How a command ended that [`run_with`] has run.

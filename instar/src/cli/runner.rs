@@ -8,7 +8,7 @@ use crate::jail::Runner;
 use crate::text::Printable;
 
 /// Asks for the kind of sandbox where the command line does not.
-const VARIABLE: &str = "INSTAR_SANDBOX";
+pub(super) const VARIABLE: &str = "INSTAR_SANDBOX";
 
 /// What a guest shall run on.
 ///

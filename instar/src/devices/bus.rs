@@ -192,11 +192,7 @@ fn answer(memory: &DmaMemory, request: &Request, outcome: Outcome) -> Result<(),
 }
 
 impl MmioBus for Bus<'_, '_> {
-    fn read(&mut self, ram: &GuestRam, address: u64, data: &mut [u8]) -> Result<(), VmError> {
-        if address == CONTROL_START + control::MEMORY_BYTES && data.len() == 8 {
-            data.copy_from_slice(&ram.size_bytes().to_le_bytes());
-            return Ok(());
-        }
+    fn read(&mut self, _ram: &GuestRam, address: u64, data: &mut [u8]) -> Result<(), VmError> {
         let (device, offset) = self.locate(address)?;
         self.transports[device].read(offset, self.backends[device].length_bytes(), data).map_err(protocol)
     }

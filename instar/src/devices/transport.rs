@@ -93,7 +93,7 @@ impl Transport {
     pub(super) fn write(&mut self, offset: u64, data: &[u8], memory: &DmaMemory) -> Result<Effect, Malformed> {
         if offset == register::ATTACH {
             let address = data.try_into().map_err(|_| Malformed("a device register was written with a wrong width"))?;
-            return self.attach(u64::from_le_bytes(address), memory).map(|()| Effect::None);
+            return self.attach(u64::from_le_bytes(address), memory).map(|()| Effect::Notify);
         }
         let data: [u8; 4] =
             data.try_into().map_err(|_| Malformed("a device register was written with a wrong width"))?;

@@ -53,13 +53,19 @@ impl Spare {
         Ok(Self { orders, answer, idle: Some(Leaving(process)) })
     }
 
-    /// Gives it its work, and gives back what that gives.
+    /// Gives it its work, and gives back what that gives. `meanwhile` is done here while it works.
     ///
     /// # Errors
     /// [`WorkerError`].
-    pub fn give(mut self, bytes: &[u8], file: &File) -> Result<(Vec<u8>, Leaving), WorkerError> {
+    pub fn give(
+        mut self,
+        bytes: &[u8],
+        file: &File,
+        meanwhile: impl FnOnce(),
+    ) -> Result<(Vec<u8>, Leaving), WorkerError> {
         order(&self.orders, bytes, file).map_err(WorkerError::Start)?;
         let process = self.idle.take().ok_or_else(|| WorkerError::Start(io::ErrorKind::NotFound.into()))?;
+        meanwhile();
         conclude(&self.answer, process)
     }
 
@@ -142,7 +148,7 @@ mod tests {
             Some(bytes)
         });
         let sent: Vec<u8> = (0..500_000u32).map(|at| (at % 251) as u8).collect();
-        let (answer, _leaving) = spare.expect("a process").give(&sent, &file).expect("an answer");
+        let (answer, _leaving) = spare.expect("a process").give(&sent, &file, || ()).expect("an answer");
         assert!(answer == [&sent[..], b"of the file"].concat());
     }
 
@@ -172,10 +178,10 @@ mod tests {
             let _ = kill_process(getpid(), Signal::KILL);
             None
         });
-        let error = killed.expect("a process").give(b"", &null).expect_err("it is dead");
+        let error = killed.expect("a process").give(b"", &null, || ()).expect_err("it is dead");
         assert_eq!(error.to_string(), "its worker process was killed by signal 9");
         let silent = Spare::make(|orders| orders.wait().and(None)).expect("a process");
-        let error = silent.give(b"work", &null).expect_err("it says nothing");
+        let error = silent.give(b"work", &null, || ()).expect_err("it says nothing");
         assert_eq!(error.to_string(), "its worker process ended early with status 0");
     }
 }

@@ -77,11 +77,6 @@ impl Hypervisor {
         let _ = vm.enable_cap(&wanted);
     }
 
-    /// Whether there can be memory that a machine only reads.
-    pub(crate) fn has_read_only_memory(&self) -> bool {
-        self.kvm.check_extension(Cap::ReadonlyMem)
-    }
-
     /// Whether a processor can be entered and left before its first instruction.
     pub(crate) fn can_leave_at_once(&self) -> bool {
         self.kvm.check_extension(Cap::ImmediateExit)

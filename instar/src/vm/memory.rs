@@ -40,18 +40,6 @@ impl Slot {
     pub(crate) fn end(self) -> u64 {
         self.guest_address + self.length_bytes
     }
-
-    /// What is left of it where another slot stands behind part of its guest memory.
-    pub(crate) fn without(self, other: Option<Self>) -> impl Iterator<Item = Self> {
-        let (start, end) = (self.guest_address, self.end());
-        let (hole, rest) =
-            other.map_or((end, end), |other| (other.guest_address.clamp(start, end), other.end().clamp(start, end)));
-        [(start, hole), (rest, end)].into_iter().filter(|(start, end)| start < end).map(move |(from, to)| Self {
-            guest_address: from,
-            host_address: self.host_address + (from - start),
-            length_bytes: to - from,
-        })
-    }
 }
 
 impl GuestRam {
@@ -101,6 +89,35 @@ impl GuestRam {
         Ok(ram)
     }
 
+    /// Has pages of this program stand behind guest memory that nobody has used yet, for reading alone; they stay where they are in
+    /// this program as well. Where that cannot be, before Linux 5.13 or if the program was not read from a file, nothing happens, and
+    /// the answer is no.
+    ///
+    /// The pages start and end where pages do, do not start with zeros, and lie in the part that devices cannot reach.
+    pub(crate) fn lend(&self, pages: Slot) -> bool {
+        let length = to_usize(pages.length_bytes);
+        let from = std::ptr::with_exposed_provenance_mut::<libc::c_void>(to_usize(pages.host_address));
+        let place = self.place(pages.guest_address);
+        let moving = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: the caller vouches for these bytes, which are there for as long as this program.
+        let start = || unsafe { from.cast::<u64>().read_volatile() };
+        let before = start();
+        // SAFETY: what is taken from the one place comes back there from the program's file at the next touch, or is given back below;
+        // the other place lies in the mapping, and goes with it.
+        if unsafe { libc::mremap(from, length, length, moving | libc::MREMAP_DONTUNMAP, place) } != place {
+            return false;
+        }
+        if start() == before {
+            return true;
+        }
+        // SAFETY: puts back what was taken.
+        unsafe { libc::mremap(place, length, length, moving, from) };
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: the place lies in the mapping, and there is nothing now.
+        unsafe { libc::mmap(place, length, access, kind | libc::MAP_NORESERVE | libc::MAP_FIXED, -1, 0) };
+        false
+    }
+
     /// Says how the heap is going to be used. A guest that has much to do touches most of it, and each page that is touched for the
     /// first time costs an exit; one of 2 MiB stands for 512. It is made slowly, though, where this system's own memory is made
     /// when it is first touched, so small jobs go without. What is said here is advice: not every system takes it.
@@ -115,9 +132,14 @@ impl GuestRam {
     }
 
     fn advise_on(&self, start: u64, length_bytes: u64, advice: i32) {
-        let place = self.whole.as_ptr().wrapping_add(to_usize(start - PROGRAM_START));
+        let place = self.place(start);
         // SAFETY: the range lies in the mapping, and none of the advice given here changes what it holds.
-        unsafe { libc::madvise(place.cast(), to_usize(length_bytes), advice) };
+        unsafe { libc::madvise(place, to_usize(length_bytes), advice) };
+    }
+
+    /// Where a guest address lies in this process.
+    fn place(&self, address: u64) -> *mut libc::c_void {
+        self.whole.as_ptr().wrapping_add(to_usize(address - PROGRAM_START)).cast()
     }
 
     /// Where the memory ends.
@@ -197,19 +219,30 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_a_part_of_a_slot_is_left_out() {
-        let slot = |guest_address, host_address, length_bytes| Slot { guest_address, host_address, length_bytes };
-        let rest = |other| {
-            let parts = slot(100, 1000, 50).without(other);
-            parts.map(|part| (part.guest_address, part.host_address, part.length_bytes)).collect::<Vec<_>>()
-        };
-        assert_eq!(rest(None), [(100, 1000, 50)]);
-        assert_eq!(rest(Some(slot(120, 7, 10))), [(100, 1000, 20), (130, 1030, 20)]);
-        assert_eq!(rest(Some(slot(90, 7, 20))), [(110, 1010, 40)]);
-        assert_eq!(rest(Some(slot(140, 7, 20))), [(100, 1000, 40)]);
-        assert_eq!(rest(Some(slot(90, 7, 70))), []);
-        assert_eq!(rest(Some(slot(0, 7, 100))), [(100, 1000, 50)]);
-        assert_eq!(rest(Some(slot(150, 7, 100))), [(100, 1000, 50)]);
+    fn what_is_lent_is_in_both_places() {
+        let program = crate::program::codec();
+        let host_address = program.as_ptr().expose_provenance() as u64;
+        let pages = Slot { guest_address: PROGRAM_START, host_address, length_bytes: 8 * 4096 };
+        let ram = GuestRam::new(MIN_MEMORY_BYTES).expect("memory");
+        let before = program[..8 * 4096].to_vec();
+        assert!(ram.lend(pages));
+        let mut lent = vec![0; 8 * 4096];
+        ram.read_low(PROGRAM_START, &mut lent).expect("read");
+        assert!(lent == before && program[..8 * 4096] == before);
+        // Behind it there is memory as ever.
+        ram.write_low(PROGRAM_START + 8 * 4096, b"data").expect("write");
+    }
+
+    #[test]
+    fn what_comes_from_no_file_is_not_lent() {
+        let own = GuestRam::new(MIN_MEMORY_BYTES).expect("memory");
+        own.write_low(PROGRAM_START, &[7; 2 * 4096]).expect("write");
+        let ram = GuestRam::new(MIN_MEMORY_BYTES).expect("memory");
+        assert!(!ram.lend(Slot { length_bytes: 2 * 4096, ..own.slot() }));
+        let mut kept = vec![0; 2 * 4096];
+        own.read_low(PROGRAM_START, &mut kept).expect("read");
+        assert!(kept == [7; 2 * 4096]);
+        ram.write_low(PROGRAM_START, b"data").expect("write");
     }
 
     #[test]

@@ -18,10 +18,15 @@ const RFLAGS: u64 = 1 << 1;
 const CODE_SELECTOR: u16 = 0x33;
 const DATA_SELECTOR: u16 = 0x2b;
 
-/// Puts the processor at the program's entry.
+/// Puts the processor at the program's entry, which is called with the size of the memory.
 ///
 /// `supported` is what KVM offers of the processor below, as far as the program has use for it.
-pub(crate) fn enter_ring_3(vcpu: &VcpuFd, entry: u64, supported: &[kvm_cpuid_entry2]) -> Result<(), VmError> {
+pub(crate) fn enter_ring_3(
+    vcpu: &VcpuFd,
+    entry: u64,
+    memory_bytes: u64,
+    supported: &[kvm_cpuid_entry2],
+) -> Result<(), VmError> {
     vcpu.set_cpuid2(&cpuid(supported)?).map_err(|error| VmError::setup("describing the processor", error))?;
 
     let mut system = vcpu.get_sregs().map_err(|error| VmError::setup("reading the processor's registers", error))?;
@@ -39,6 +44,7 @@ pub(crate) fn enter_ring_3(vcpu: &VcpuFd, entry: u64, supported: &[kvm_cpuid_ent
 
     let general = kvm_regs {
         rip: entry,
+        rdi: memory_bytes,
         // As if the entry had been called: its frame is aligned to 16 bytes after the return address.
         rsp: STACK_END - 8,
         rflags: RFLAGS,

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use instar_abi::memory::{PAGE_BYTES, PROGRAM_START};
 use instar_abi::mmio::{CONTROL_START, DEVICE_START};
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use super::elf::Program;
@@ -46,8 +46,8 @@ impl KvmPrepared {
         memory_bytes: u64,
     ) -> Result<Self, VmError> {
         let ram = GuestRam::new(memory_bytes)?;
-        let constants = constants.filter(|_| hypervisor.has_read_only_memory());
-        program.load_from(constants.map_or(PROGRAM_START, |constants| constants.end()), &ram)?;
+        let lent = constants.filter(|constants| ram.lend(*constants));
+        program.load_from(lent.map_or(PROGRAM_START, |constants| constants.end()), &ram)?;
         let mut tables = PageTables::new();
         for region in layout::regions(program, memory_bytes) {
             tables.map(region.start, region.end, region.access)?;
@@ -56,23 +56,20 @@ impl KvmPrepared {
         ram.keep_to_this_process();
 
         let vm = hypervisor.create_vm()?;
-        let own = ram.slot().without(constants).map(|slot| (slot, 0));
-        for (number, (slot, flags)) in (0..).zip(own.chain(constants.map(|slot| (slot, KVM_MEM_READONLY)))) {
-            let region = kvm_userspace_memory_region {
-                slot: number,
-                flags,
-                guest_phys_addr: slot.guest_address,
-                memory_size: slot.length_bytes,
-                userspace_addr: slot.host_address,
-            };
-            // SAFETY: the memory belongs to `ram`, which this value owns and drops after the machine, or is a constant of this
-            // program, which the machine may only read; and no two slots overlap.
-            unsafe { vm.set_user_memory_region(region) }
-                .map_err(|error| VmError::setup("giving memory to the virtual machine", error))?;
-        }
+        let slot = ram.slot();
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: slot.guest_address,
+            memory_size: slot.length_bytes,
+            userspace_addr: slot.host_address,
+        };
+        // SAFETY: the memory belongs to `ram`, which this value owns and drops after the machine.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(|error| VmError::setup("giving memory to the virtual machine", error))?;
         hypervisor.keep_interrupts_away(&vm);
         let vcpu = vm.create_vcpu(0).map_err(|error| VmError::setup("making a virtual processor", error))?;
-        registers::enter_ring_3(&vcpu, program.entry(), &[])?;
+        registers::enter_ring_3(&vcpu, program.entry(), memory_bytes, &[])?;
         Ok(Self { vcpu, vm, ram, tables, entry: program.entry() })
     }
 
@@ -118,7 +115,7 @@ impl KvmPrepared {
             self.ram.write_low(address, &page)?;
         }
         if has_ciphers {
-            registers::enter_ring_3(&self.vcpu, self.entry, &hypervisor.processor())?;
+            registers::enter_ring_3(&self.vcpu, self.entry, self.ram.size_bytes(), &hypervisor.processor())?;
         }
         Ok(KvmMachine { vcpu: self.vcpu, _vm: self.vm, ram: self.ram, exits: 0 })
     }

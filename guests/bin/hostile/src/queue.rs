@@ -56,7 +56,7 @@ impl Raw {
         };
         change(&mut attach);
         self.put(ATTACH, &attach);
-        Machine.attach(0, self.address(ATTACH));
+        Machine.attach_and_notify(0, self.address(ATTACH));
     }
 
     fn header(&mut self, kind: u32, offset_bytes: u64, length_bytes: u64, record_count: u32) {
@@ -87,8 +87,8 @@ pub(crate) fn attack(number: u32) {
     let (here, data) = (raw.address(0), raw.address(DATA));
     match number {
         0 => return Machine.notify(0),
-        1 => return Machine.attach(0, TABLES_START),
-        2 => return Machine.attach(0, u64::MAX),
+        1 => return Machine.attach_and_notify(0, TABLES_START),
+        2 => return Machine.attach_and_notify(0, u64::MAX),
         3 => return raw.attach(|attach| attach.descriptor_table = TABLES_START),
         4 => return raw.attach(|attach| attach.used_ring = PROGRAM_START),
         5 => return raw.attach(|attach| attach.available_ring = u64::MAX - 1),

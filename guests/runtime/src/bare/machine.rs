@@ -35,17 +35,6 @@ pub(super) fn report() -> &'static mut [u8] {
     unsafe { slice::from_raw_parts_mut(start, REPORT_BYTES as usize) }
 }
 
-/// Size of the machine's memory.
-pub(super) fn memory_bytes() -> u64 {
-    let value: u64;
-    // SAFETY: reads a device register, which has no effect on memory.
-    unsafe {
-        asm!("mov {value}, qword ptr [{address}]", value = out(reg) value,
-            address = in(reg) CONTROL_START + control::MEMORY_BYTES, options(nostack, preserves_flags));
-    }
-    value
-}
-
 /// Shows the memory that host and program share in a machine that packs and unpacks, as table, packed and unpacked bytes, and then
 /// says that what is in it is done. Returns when the host has put something else there.
 pub(super) fn with_batch(work: impl FnOnce(&mut [u8], &mut [u8], &mut [u8])) {
@@ -103,7 +92,7 @@ fn write_shared(offset: u64, value: u64) {
 }
 
 impl Transport for Machine {
-    fn attach(&mut self, device: u32, attach_address: u64) {
+    fn attach_and_notify(&mut self, device: u32, attach_address: u64) {
         write_register_u64(device_page(device) + register::ATTACH, attach_address);
     }
 

@@ -24,9 +24,9 @@ use crate::VirtioStorage;
 /// A guest program's work: job bytes, devices, report bytes.
 pub type Main = fn(&[u8], &mut dyn Storage, &mut [u8]);
 
-/// What the processor enters: makes the heap, runs the work, says that it is done.
-pub fn start(main: Main) -> ! {
-    heap::start(HEAP_START, machine::memory_bytes());
+/// What the processor enters, with the size of the machine's memory: makes the heap, runs the work, says that it is done.
+pub fn start(memory_bytes: u64, main: Main) -> ! {
+    heap::start(HEAP_START, memory_bytes);
     let job = machine::job();
     let header = JobHeader::get(job);
     assert!(header.magic == JOB_MAGIC, "there is no job");
@@ -38,8 +38,8 @@ pub fn start(main: Main) -> ! {
 }
 
 /// What the processor enters in a machine that packs and unpacks: batch after batch, until the host does not go on with it.
-pub fn serve_batches() -> ! {
-    heap::start(CODEC_HEAP_START, machine::memory_bytes());
+pub fn serve_batches(memory_bytes: u64) -> ! {
+    heap::start(CODEC_HEAP_START, memory_bytes);
     let mut packer = Packer::default();
     loop {
         machine::with_batch(|table, packed, clusters| codec_machine::serve(&mut packer, table, packed, clusters));
@@ -50,10 +50,10 @@ pub fn serve_batches() -> ! {
 #[macro_export]
 macro_rules! codec_machine {
     () => {
-        /// Where the host starts the processor.
+        /// Where the host starts the processor, with the size of its memory.
         #[unsafe(no_mangle)]
-        extern "C" fn _start() -> ! {
-            $crate::bare::serve_batches()
+        extern "C" fn _start(memory_bytes: u64) -> ! {
+            $crate::bare::serve_batches(memory_bytes)
         }
     };
 }
@@ -62,10 +62,10 @@ macro_rules! codec_machine {
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
-        /// Where the host starts the processor.
+        /// Where the host starts the processor, with the size of its memory.
         #[unsafe(no_mangle)]
-        extern "C" fn _start() -> ! {
-            $crate::bare::start($main)
+        extern "C" fn _start(memory_bytes: u64) -> ! {
+            $crate::bare::start(memory_bytes, $main)
         }
     };
 }

@@ -38,7 +38,7 @@ struct Queued {
     offset: u64,
 }
 
-/// A device that is attached.
+/// A device that is in use.
 #[derive(Debug)]
 pub(super) struct Device {
     number: u32,
@@ -59,15 +59,13 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Attaches to a device.
-    pub(super) fn new(transport: &mut dyn Transport, number: u32) -> Self {
+    /// A device that nothing was asked of yet.
+    pub(super) fn new(transport: &dyn Transport, number: u32) -> Self {
         let state = transport.device_state(number);
         let writable = state.flags & device_flag::WRITABLE != 0;
-        let mut ring = Ring::new(if writable { WRITABLE_QUEUE_SIZE } else { READ_ONLY_QUEUE_SIZE });
-        ring.attach(transport, number);
         Self {
             number,
-            ring,
+            ring: Ring::new(if writable { WRITABLE_QUEUE_SIZE } else { READ_ONLY_QUEUE_SIZE }),
             queued: Vec::new(),
             arena: None,
             arena_used: 0,

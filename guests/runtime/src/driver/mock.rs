@@ -221,11 +221,13 @@ impl Mock {
 }
 
 impl Transport for Mock {
-    fn attach(&mut self, device: u32, attach_address: u64) {
+    fn attach_and_notify(&mut self, device: u32, attach_address: u64) {
         let attach: Attach = get(attach_address);
         assert!(attach.queue_size.is_power_of_two() && attach.descriptor_table.is_multiple_of(16));
         assert!(attach.available_ring.is_multiple_of(2) && attach.used_ring.is_multiple_of(4));
-        self.disks[device as usize].attach = Some(attach);
+        let known = self.disks[device as usize].attach.replace(attach);
+        assert!(known.is_none(), "attached twice");
+        self.notify(device);
     }
 
     fn notify(&mut self, device: u32) {

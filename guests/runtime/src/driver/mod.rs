@@ -17,8 +17,9 @@ use instar_abi::memory::DeviceState;
 
 /// What the driver needs of the machine.
 pub trait Transport {
-    /// Tells a device of its driver: the address of an [`instar_abi::mmio::Attach`].
-    fn attach(&mut self, device: u32, attach_address: u64);
+    /// Tells a device of its driver, by the address of an [`instar_abi::mmio::Attach`], and rings its doorbell as
+    /// [`Transport::notify`] does.
+    fn attach_and_notify(&mut self, device: u32, attach_address: u64);
     /// Rings a device's doorbell; everything in its queue is complete when this returns.
     fn notify(&mut self, device: u32);
     /// What the host says of a device right now.

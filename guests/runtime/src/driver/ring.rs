@@ -51,6 +51,8 @@ pub(super) struct Ring {
     headers: usize,
     answers: usize,
     attach: usize,
+    /// Whether the device knows the queue.
+    is_attached: bool,
 }
 
 impl Ring {
@@ -64,11 +66,26 @@ impl Ring {
         let answers = headers + places * HEADER_BYTES;
         let attach = answers + places * ANSWER_BYTES;
         let memory = SharedMemory::zeroed(attach + Attach::SIZE_BYTES);
-        Self { memory, size, used: 0, available_index: 0, available, used_ring, headers, answers, attach }
+        Self {
+            memory,
+            size,
+            used: 0,
+            available_index: 0,
+            available,
+            used_ring,
+            headers,
+            answers,
+            attach,
+            is_attached: false,
+        }
     }
 
-    /// Makes the queue known to its device.
-    pub(super) fn attach(&mut self, transport: &mut dyn Transport, device: u32) {
+    /// Has the device carry out what is in the queue; the first time this makes the queue known to it.
+    fn notify(&mut self, transport: &mut dyn Transport, device: u32) {
+        if self.is_attached {
+            return transport.notify(device);
+        }
+        self.is_attached = true;
         let features = 1 << feature::VERSION_1 | 1 << feature::FLUSH | 1 << feature::VENDOR_REQUESTS;
         let attach = Attach {
             features,
@@ -79,7 +96,7 @@ impl Ring {
             reserved: 0,
         };
         self.memory.put(self.attach, &attach);
-        transport.attach(device, self.memory.address(self.attach));
+        transport.attach_and_notify(device, self.memory.address(self.attach));
     }
 
     /// How many requests wait for the doorbell.
@@ -143,7 +160,7 @@ impl Ring {
     ) {
         let count = core::mem::take(&mut self.used);
         self.memory.put(self.available + 2, &self.available_index);
-        transport.notify(device);
+        self.notify(transport, device);
         let answered: u16 = self.memory.get(self.used_ring + 2);
         assert!(answered == self.available_index, "the device left requests unanswered");
         for place in 0..count {

@@ -92,7 +92,7 @@ impl ProcessMachine {
     /// Runs the guest until it is done.
     pub(super) fn run(&mut self, how: Run<'_>) -> Result<(), VmError> {
         let Run { bus, watchdog, after_request } = how;
-        self.tracee.set_registers(&at_entry(self.tracee.registers()?, self.entry))?;
+        self.tracee.set_registers(&at_entry(self.tracee.registers()?, self.entry, self.ram.size_bytes()))?;
         watchdog.restart();
         loop {
             self.exits += 1;
@@ -172,8 +172,9 @@ fn is_fault(signal: i32) -> bool {
     matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP)
 }
 
-/// The registers at the start: as in a virtual machine, and nothing of the process that it was forked from.
-fn at_entry(now: user_regs_struct, entry: u64) -> user_regs_struct {
+/// The registers at the start: as in a virtual machine, and nothing of the process that it was forked from. The entry is called with the
+/// size of the memory.
+fn at_entry(now: user_regs_struct, entry: u64, memory_bytes: u64) -> user_regs_struct {
     /// Bit 1 is always set, and interrupts are on for everything but the guest.
     const FLAGS: u64 = 1 << 1 | 1 << 9;
     /// No system call is under way.
@@ -193,7 +194,7 @@ fn at_entry(now: user_regs_struct, entry: u64) -> user_regs_struct {
         rcx: 0,
         rdx: 0,
         rsi: 0,
-        rdi: 0,
+        rdi: memory_bytes,
         orig_rax: NO_CALL,
         rip: entry,
         eflags: FLAGS,
