@@ -11,7 +11,7 @@ use instar_formats::qcow2::{Access, CompressionType, Header};
 use instar_plan::extent::{self, Codec, CompressedSource, Extent, Source};
 
 use super::slices::Slices;
-use crate::bytes::{read_vec, to_index};
+use crate::bytes::{read_vec, to_index, used_bytes};
 use crate::layer::{Layer, Result};
 use crate::report::{ENOTSUP, Failure};
 use crate::storage::{DeviceId, Storage};
@@ -31,7 +31,7 @@ pub struct Image {
     pub(super) header: Header,
     /// Sizes.
     pub(super) geometry: Geometry,
-    /// The active L1 table.
+    /// The active L1 table, up to the last entry that is not empty.
     pub(super) l1: Vec<L1Entry>,
     /// L2 tables in use.
     pub(super) slices: Slices,
@@ -254,7 +254,8 @@ impl Layer for Image {
     }
 }
 
-/// Reads an L1 table; one that is not wholly inside the file is an error, as its entries would be lost unnoticed.
+/// Reads an L1 table up to the last entry that is not empty; one that is not wholly inside the file is an error, as its entries would
+/// be lost unnoticed.
 pub(super) fn read_l1(
     storage: &mut dyn Storage,
     layer: u32,
@@ -270,7 +271,8 @@ pub(super) fn read_l1(
         });
     }
     let bytes = read_vec(storage, layer, device, offset, length_bytes)?;
-    Ok(bytes.chunks_exact(8).map(|raw| L1Entry(u64::from_be_bytes(raw.try_into().expect("chunks of eight")))).collect())
+    let used = bytes.chunks_exact(8).take(used_bytes(&bytes).div_ceil(8));
+    Ok(used.map(|raw| L1Entry(u64::from_be_bytes(raw.try_into().expect("chunks of eight")))).collect())
 }
 
 /// Checks that every L2 table begins at a cluster inside the file.

@@ -238,6 +238,10 @@ impl Qcow2Target {
             self.releases.push(geometry.cluster_index(old));
         }
         let l1_index = geometry.l1_index(guest_offset);
+        assert!(l1_index < self.image.header.l1_entries.into(), "the L1 table is as long as the disk asks for");
+        if self.image.l1.len() <= to_index(l1_index) {
+            self.image.l1.resize(to_index(l1_index) + 1, L1Entry(0));
+        }
         self.image.l1[to_index(l1_index)] = L1Entry::owned(table);
         self.dirty_l1.insert(l1_index);
         Ok(table)
