@@ -11,6 +11,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use common::{Ended, Folder, finish};
 use image::{CLUSTER_BYTES, DISK_BYTES, qcow2};
@@ -178,7 +180,10 @@ fn a_plan_can_be_made_while_others_read() {
     );
     told(&folder, &["plan", "commit", "overlay.qcow2"]);
     drop(reader);
-    let _writer = open_operand(path.as_os_str().as_bytes(), Access::Write).expect("opens");
+    let write = || open_operand(path.as_os_str().as_bytes(), Access::Write);
+    // A process that another test is starting at this moment has inherited the reader's lock, and keeps it until it begins.
+    let tries = std::iter::repeat_with(write).take(100).inspect(|_| thread::sleep(Duration::from_millis(20)));
+    let _writer = tries.filter_map(Result::ok).next().expect("opens");
     folder.fails(
         &["plan", "commit", "overlay.qcow2"],
         "instar: Could not open 'overlay.qcow2': Could not open backing file: Failed to get shared \"write\" lock\n\
