@@ -6,9 +6,10 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use instar_formats::qcow2::entry::{L1Entry, L2Entry};
+use instar_formats::qcow2::entry::L2Entry;
 
-use super::image::{Image, check_l1, read_l1};
+use super::image::Image;
+use super::l1::L1Table;
 use super::refcounts::Refcounts;
 use crate::bytes::to_index;
 use crate::layer::Result;
@@ -74,8 +75,8 @@ impl Census {
         for (offset, entries) in super::snapshots::l1_tables(walk.storage, walk.image)? {
             let bytes = u64::from(entries) * 8;
             walk.metadata_range(offset, bytes, "snapshot L1 table")?;
-            let l1 = read_l1(walk.storage, walk.image.layer, walk.image.device, offset, entries)?;
-            check_l1(walk.image.layer, &walk.image.geometry, walk.storage.length_bytes(walk.image.device), &l1)?;
+            let l1 = L1Table::read(walk.storage, walk.image.layer, walk.image.device, offset, entries)?;
+            l1.check(walk.image.layer, &walk.image.geometry, walk.storage.length_bytes(walk.image.device))?;
             walk.tables(&l1)?;
         }
         Ok(census)
@@ -132,10 +133,10 @@ impl Walk<'_> {
     }
 
     /// All L2 tables of an L1 table, and the clusters they refer to.
-    fn tables(&mut self, l1: &[L1Entry]) -> Result<()> {
+    fn tables(&mut self, l1: &L1Table) -> Result<()> {
         let geometry = self.image.geometry;
         let mut unread = Vec::new();
-        for table in l1.iter().filter_map(|entry| entry.l2_offset()) {
+        for (_, table) in l1.tables_from(0) {
             let cluster = geometry.cluster_index(table);
             let count = self.expect_refcount(cluster, "L2 table")?;
             if !self.census.mark(cluster) {

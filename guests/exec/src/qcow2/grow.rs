@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use instar_abi::report::error_kind;
-use instar_formats::qcow2::entry::L1Entry;
 use instar_formats::qcow2::header::MAX_L1_BYTES;
 use instar_plan::extent::{Extent, Source};
 
@@ -125,8 +124,7 @@ impl Qcow2Target {
         let old_first = geometry.cluster_index(self.image.header.l1_offset);
         let clusters = geometry.clusters_for(u64::from(count) * 8);
         let first = self.allocator.append(storage, &mut self.refcounts, clusters)?;
-        self.image.l1.resize(to_index(u64::from(count)), L1Entry(0));
-        let bytes: Vec<u8> = self.image.l1.iter().flat_map(|entry| entry.0.to_be_bytes()).collect();
+        let bytes = self.image.l1.to_bytes(count);
         self.image.header.l1_offset = first << geometry.cluster_bits;
         self.image.header.l1_entries = count;
         storage

@@ -4,14 +4,15 @@ use alloc::vec::Vec;
 
 use instar_abi::report::error_kind;
 use instar_formats::qcow2::HeaderError;
-use instar_formats::qcow2::entry::{L1Entry, L2Entry, Subcluster};
+use instar_formats::qcow2::entry::{L2Entry, Subcluster};
 use instar_formats::qcow2::geometry::Geometry;
 use instar_formats::qcow2::header::PREFIX_BYTES;
 use instar_formats::qcow2::{Access, CompressionType, Header};
 use instar_plan::extent::{self, Codec, CompressedSource, Extent, Source};
 
+use super::l1::L1Table;
 use super::slices::Slices;
-use crate::bytes::{read_vec, to_index, used_bytes};
+use crate::bytes::{read_vec, to_index};
 use crate::layer::{Layer, Result};
 use crate::report::{ENOTSUP, Failure};
 use crate::storage::{DeviceId, Storage};
@@ -31,8 +32,8 @@ pub struct Image {
     pub(super) header: Header,
     /// Sizes.
     pub(super) geometry: Geometry,
-    /// The active L1 table, up to the last entry that is not empty.
-    pub(super) l1: Vec<L1Entry>,
+    /// The active L1 table.
+    pub(super) l1: L1Table,
     /// L2 tables in use.
     pub(super) slices: Slices,
 }
@@ -69,8 +70,8 @@ impl Image {
     ) -> Result<Self> {
         let geometry = header.geometry();
         let data_device = data_device.unwrap_or(device);
-        let l1 = read_l1(storage, layer, device, header.l1_offset, header.l1_entries)?;
-        check_l1(layer, &geometry, storage.length_bytes(device), &l1)?;
+        let l1 = L1Table::read(storage, layer, device, header.l1_offset, header.l1_entries)?;
+        l1.check(layer, &geometry, storage.length_bytes(device))?;
         Ok(Self {
             layer,
             device,
@@ -90,7 +91,7 @@ impl Image {
 
     /// Host offset of the L2 table that describes `guest_offset`; `None` where there is none.
     pub(super) fn l2_table(&self, guest_offset: u64) -> Option<u64> {
-        self.l1.get(to_index(self.geometry.l1_index(guest_offset))).and_then(|entry| entry.l2_offset())
+        self.l1.get(self.geometry.l1_index(guest_offset)).l2_offset()
     }
 
     /// Offset of the slice, and index within it, of the entry for `guest_offset` in the table at `table`.
@@ -113,8 +114,7 @@ impl Image {
         let (slice, first) = self.slice_of(table, guest_offset);
         if !self.slices.holds(slice) && self.slices.slice_bytes() == self.geometry.cluster_size_bytes() {
             // Whoever walks a disk of many small tables wants the next ones soon.
-            let from = to_index(self.geometry.l1_index(guest_offset));
-            let tables = self.l1.iter().skip(from).filter_map(|entry| entry.l2_offset());
+            let tables = self.l1.tables_from(self.geometry.l1_index(guest_offset)).map(|(_, table)| table);
             self.slices.prefetch(storage, tables)?;
         }
         let (geometry, layer) = (self.geometry, self.layer);
@@ -240,55 +240,13 @@ impl Layer for Image {
     }
 
     fn next_mapped(&self, from: u64) -> u64 {
-        let first = self.geometry.l1_index(from);
-        let mapped = self.l1.iter().skip(to_index(first)).position(|entry| entry.l2_offset().is_some());
-        match mapped {
-            Some(0) => from,
-            Some(distance) => (first + distance as u64) * self.geometry.l2_coverage_bytes(),
-            None => u64::MAX,
-        }
+        let mapped = self.l1.tables_from(self.geometry.l1_index(from)).next();
+        mapped.map_or(u64::MAX, |(index, _)| from.max(index * self.geometry.l2_coverage_bytes()))
     }
 
     fn cluster_size_bytes(&self) -> u64 {
         self.geometry.cluster_size_bytes()
     }
-}
-
-/// Reads an L1 table up to the last entry that is not empty; one that is not wholly inside the file is an error, as its entries would
-/// be lost unnoticed.
-pub(super) fn read_l1(
-    storage: &mut dyn Storage,
-    layer: u32,
-    device: DeviceId,
-    offset: u64,
-    entries: u32,
-) -> Result<Vec<L1Entry>> {
-    let length_bytes = u64::from(entries) * 8;
-    if offset.checked_add(length_bytes).is_none_or(|end| end > storage.length_bytes(device)) {
-        return Err(Failure {
-            errno: 5,
-            ..Failure::new(error_kind::OPEN, layer, "Could not read L1 table: Input/output error")
-        });
-    }
-    let bytes = read_vec(storage, layer, device, offset, length_bytes)?;
-    let used = bytes.chunks_exact(8).take(used_bytes(&bytes).div_ceil(8));
-    Ok(used.map(|raw| L1Entry(u64::from_be_bytes(raw.try_into().expect("chunks of eight")))).collect())
-}
-
-/// Checks that every L2 table begins at a cluster inside the file.
-pub(super) fn check_l1(layer: u32, geometry: &Geometry, file_length_bytes: u64, l1: &[L1Entry]) -> Result<()> {
-    for (index, offset) in l1.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.l2_offset()?))) {
-        let finding = if !geometry.is_cluster_aligned(offset) {
-            "unaligned"
-        } else if offset >= file_length_bytes {
-            "beyond the end of the file"
-        } else {
-            continue;
-        };
-        let text = format_args!("L2 table offset {offset:#x} {finding} (L1 index: {index:#x})");
-        return Err(Failure::new(error_kind::CORRUPT, layer, text));
-    }
-    Ok(())
 }
 
 /// The failure for a header that cannot be used.

@@ -8,6 +8,7 @@ mod empty;
 mod fill;
 mod grow;
 mod image;
+mod l1;
 mod packed;
 mod rebase;
 mod refcounts;

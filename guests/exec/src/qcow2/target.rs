@@ -239,10 +239,7 @@ impl Qcow2Target {
         }
         let l1_index = geometry.l1_index(guest_offset);
         assert!(l1_index < self.image.header.l1_entries.into(), "the L1 table is as long as the disk asks for");
-        if self.image.l1.len() <= to_index(l1_index) {
-            self.image.l1.resize(to_index(l1_index) + 1, L1Entry(0));
-        }
-        self.image.l1[to_index(l1_index)] = L1Entry::owned(table);
+        self.image.l1.set(l1_index, L1Entry::owned(table));
         self.dirty_l1.insert(l1_index);
         Ok(table)
     }
@@ -250,7 +247,7 @@ impl Qcow2Target {
     fn write_l1(&mut self, storage: &mut dyn Storage) -> Result<()> {
         let dirty: Vec<u64> = core::mem::take(&mut self.dirty_l1).into_iter().collect();
         for run in dirty.chunk_by(|left, right| left + 1 == *right) {
-            let bytes: Vec<u8> = run.iter().flat_map(|index| self.image.l1[to_index(*index)].0.to_be_bytes()).collect();
+            let bytes: Vec<u8> = run.iter().flat_map(|index| self.image.l1.get(*index).0.to_be_bytes()).collect();
             storage
                 .write(self.image.device, self.image.header.l1_offset + run[0] * 8, &bytes)
                 .map_err(|error| self.storage_failure(error))?;

@@ -3,13 +3,14 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use instar_formats::qcow2::entry::{L1Entry, L2Entry};
+use instar_formats::qcow2::entry::L2Entry;
 use instar_plan::repair::{Owner, References};
 
 use super::Repair;
 use crate::bytes::{read_vec, to_index};
 use crate::layer::Result;
-use crate::qcow2::image::{Image, check_l1, read_l1};
+use crate::qcow2::image::Image;
+use crate::qcow2::l1::L1Table;
 use crate::storage::Storage;
 
 /// The most clusters that are counted at once: 16 MiB of counts.
@@ -80,8 +81,8 @@ impl Repair {
         tree(storage, image, &image.l1, window)?;
         for &(offset, entries) in &self.snapshots {
             window.add(image, offset, u64::from(entries) * 8, Owner::Metadata, "snapshot L1 table")?;
-            let l1 = read_l1(storage, image.layer, image.device, offset, entries)?;
-            check_l1(image.layer, &image.geometry, storage.length_bytes(image.device), &l1)?;
+            let l1 = L1Table::read(storage, image.layer, image.device, offset, entries)?;
+            l1.check(image.layer, &image.geometry, storage.length_bytes(image.device))?;
             window.begin_tree();
             tree(storage, image, &l1, window)?;
         }
@@ -90,10 +91,10 @@ impl Repair {
 }
 
 /// Counts what one L1 table leads to.
-fn tree(storage: &mut dyn Storage, image: &Image, l1: &[L1Entry], window: &mut Window) -> Result<()> {
+fn tree(storage: &mut dyn Storage, image: &Image, l1: &L1Table, window: &mut Window) -> Result<()> {
     let geometry = image.geometry;
     let size = geometry.cluster_size_bytes();
-    for table in l1.iter().filter_map(|entry| entry.l2_offset()) {
+    for (_, table) in l1.tables_from(0) {
         window.add(image, table, size, Owner::Table, "L2 table")?;
         let bytes = read_vec(storage, image.layer, image.device, table, size)?;
         for index in 0..to_index(geometry.l2_entries()) {

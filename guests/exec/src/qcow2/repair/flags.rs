@@ -1,5 +1,7 @@
 //! The flag in table entries that says that nothing else refers to a cluster, so that it may be written in place.
 
+use alloc::vec::Vec;
+
 use instar_abi::report::{RepairItem, repair_kind};
 use instar_formats::qcow2::entry::L2Entry;
 
@@ -15,16 +17,16 @@ impl Repair {
         let geometry = self.image.geometry;
         let layer = self.image.layer;
         let mut has_written = false;
-        for index in 0..self.image.l1.len() {
-            let entry = self.image.l1[index];
-            let Some(table) = entry.l2_offset() else { continue };
+        let tables: Vec<(u64, u64)> = self.image.l1.tables_from(0).collect();
+        for (index, table) in tables {
+            let entry = self.image.l1.get(index);
             let references = self.refcounts.get(storage, geometry.cluster_index(table))?;
             let right = entry.with_copied(references == 1);
             if right != entry {
-                let place = self.image.header.l1_offset + index as u64 * 8;
+                let place = self.image.header.l1_offset + index * 8;
                 self.write(storage, place, &right.0.to_be_bytes())?;
                 has_written = true;
-                let (kind, subject) = (repair_kind::L1_FLAG, index as u64);
+                let (kind, subject) = (repair_kind::L1_FLAG, index);
                 repairs.push(RepairItem { layer, kind, subject, recorded: entry.0, references });
             }
             has_written |= self.correct_table(storage, table, repairs)?;
