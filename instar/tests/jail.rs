@@ -1,5 +1,4 @@
-//! The jail, from outside: every operation runs under a tracer, and what it calls is compared with the list both ways; what it
-//! has open is listed; each layer is tried alone; layers that a kernel lacks are missed as documented.
+//! The jail, from outside: every operation runs under a tracer, and what it calls is compared with the list both ways; each layer is tried alone; layers that a kernel lacks are missed as documented.
 //!
 //! Cannot see: calls that only other file systems or C libraries lead to. The list names them as such.
 #![expect(unsafe_code, reason = "a tracee's calls that no honest program makes have no safe interface")]
@@ -99,62 +98,6 @@ fn on_terminal(folder: &Folder, sandbox: &str) -> Trace {
     command.env("INSTAR_SANDBOX", sandbox);
     command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::from(terminal.slave)).stderr(Stdio::null());
     trace::run(&mut command)
-}
-
-#[test]
-fn only_what_the_operation_needs_is_open() {
-    if without_kvm("only_what_the_operation_needs_is_open") {
-        return;
-    }
-    let folder = folder();
-    // What a careless caller leaves open.
-    let leaked = File::open(folder.path().join("other.qcow2")).expect("a file");
-    rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).expect("inherited");
-    let mut command = folder.instar(&["commit", "a.qcow2"]);
-    command.stdin(File::open("/dev/zero").expect("zeros")).stdout(Stdio::piped()).stderr(Stdio::null());
-    let trace = trace::run(&mut command);
-    drop(leaked);
-    let place = format!("{}/", folder.path().canonicalize().expect("it exists").display());
-    let images = |open: &[String]| -> Vec<String> {
-        let lines = open.iter().filter(|line| line.contains(&place)).map(|line| line.replace(&place, ""));
-        let mut lines: Vec<String> = lines.map(|line| line.split_once(' ').expect("a number").1.to_owned()).collect();
-        lines.sort();
-        lines
-    };
-    let others = |open: &[String]| -> Vec<String> {
-        let lines =
-            open.iter().filter(|line| !line.contains(&place)).map(|line| line.split_once(' ').expect("a number").1);
-        let mut lines: Vec<String> = lines.map(|line| line.split('[').next().unwrap_or_default().to_owned()).collect();
-        lines.sort();
-        lines
-    };
-    let machine = ["rw /dev/kvm", "rw anon_inode:kvm-vcpu:0", "rw anon_inode:kvm-vm"];
-    assert_eq!(trace.open.len(), 3, "{:?}", trace.open);
-    // A process that looks at one image has that image, read-only, and one way to its parent.
-    for (open, image) in trace.open.iter().zip(["r a.qcow2", "r base.qcow2"]) {
-        assert_eq!(images(open), [image]);
-        assert_eq!(others(open), [&machine[..], &["w pipe:"]].concat(), "{open:?}");
-    }
-    // The base is open twice where it can be written past the page cache.
-    let mut written = images(&trace.open[2]);
-    written.dedup();
-    assert_eq!(written, ["rw a.qcow2", "rw base.qcow2"]);
-    let (open, own_pipes) = without_own_pipes(&trace.open[2]);
-    assert!(own_pipes <= 2, "{:?}", trace.open[2]);
-    assert_eq!(others(&open), [&machine[..], &["w /dev/null", "w pipe:"]].concat(), "{open:?}");
-}
-
-/// Leaves out pipes of which a process has both ends, so that they lead nowhere else; and tells how many there are.
-fn without_own_pipes(open: &[String]) -> (Vec<String>, usize) {
-    let pipe = |line: &str, access: &str| {
-        let rest = line.split_once(' ').and_then(|(_, rest)| rest.strip_prefix(access));
-        rest.filter(|rest| rest.starts_with(" pipe:")).map(str::to_owned)
-    };
-    let read: Vec<String> = open.iter().filter_map(|line| pipe(line, "r")).collect();
-    let own: Vec<String> = open.iter().filter_map(|line| pipe(line, "w")).filter(|pipe| read.contains(pipe)).collect();
-    let is_own =
-        |line: &&String| ["r", "w"].iter().any(|access| pipe(line, access).is_some_and(|pipe| own.contains(&pipe)));
-    (open.iter().filter(|line| !is_own(line)).cloned().collect(), own.len())
 }
 
 /// An instruction that ring 3 must not use.

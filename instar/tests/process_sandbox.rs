@@ -161,9 +161,13 @@ fn a_guest_that_somebody_kills_is_an_error() {
     assert_eq!((status.code(), &*said), (Some(1), message));
 }
 
-/// All general registers and all vector registers are put into the address of the last instruction's access, on top of 0x1000.
+const MEMORY: [u8; 8] = DEFAULT_MEMORY_BYTES.to_le_bytes();
+
+/// All general registers and all vector registers are put into the address of the last instruction's access, on top of 0x1000; what
+/// rdi has to hold, the size of the memory, is taken out of it before.
 #[rustfmt::skip]
 const SHOWS_REGISTERS: &[u8] = &[
+    0x48, 0x81, 0xf7, MEMORY[0], MEMORY[1], MEMORY[2], MEMORY[3],           // xor rdi, DEFAULT_MEMORY_BYTES
     0x48, 0x09, 0xd8, 0x48, 0x09, 0xc8, 0x48, 0x09, 0xd0, 0x48, 0x09, 0xf0, // or rax, rbx; rcx; rdx; rsi
     0x48, 0x09, 0xf8, 0x48, 0x09, 0xe8, 0x4c, 0x09, 0xc0, 0x4c, 0x09, 0xc8, // or rax, rdi; rbp; r8; r9
     0x4c, 0x09, 0xd0, 0x4c, 0x09, 0xd8, 0x4c, 0x09, 0xe0, 0x4c, 0x09, 0xe8, // or rax, r10; r11; r12; r13
@@ -189,9 +193,7 @@ fn no_register_holds_anything_of_the_host() {
     let platform = Platform::open(Runner::Process).expect("processes");
     let session = Session::new(&platform, GuestProgram::from_elf(&program, 0), &devices, &[0; 16]);
     let error = apart::run(session, Jail::default(), || ()).expect_err("no report").to_string();
-    // One holds the size of the memory.
-    let address = DEFAULT_MEMORY_BYTES | 0x1000;
-    assert!(error.ends_with(&format!("last failed memory access at {address:#x})")), "{error}");
+    assert!(error.ends_with("last failed memory access at 0x1000)"), "{error}");
 }
 
 /// A folder with an image that is based on another.

@@ -25,6 +25,8 @@ pub struct Failing {
     pub only: Option<(usize, u64)>,
     /// What happens, and how the program ends then.
     pub ways: &'static [(Injection, Ending)],
+    /// How it ends instead if that happens to the program's first call of the kind.
+    pub first: Option<Ending>,
 }
 
 /// The request of KVM that runs a guest (linux/kvm.h).
@@ -44,7 +46,7 @@ use Ending::{Either, Fails, Succeeds};
 use Injection::{Errno, Exit, Half};
 
 const fn call(name: &'static str, number: c_long, ways: &'static [(Injection, Ending)]) -> Failing {
-    Failing { name, number, only: None, ways }
+    Failing { name, number, only: None, ways, first: None }
 }
 
 const EITHER_IO: &[(Injection, Ending)] = &[(Errno(libc::EIO), Either)];
@@ -109,12 +111,12 @@ pub const FAILING: &[Failing] = &[
     call("close", libc::SYS_close, &[(Errno(libc::EIO), Either)]),
 
     // Worker processes, threads, and what is said.
-    call("clone", libc::SYS_clone, &[(Errno(libc::EAGAIN), Either), (Errno(libc::ENOMEM), Either)]),
+    // The first is the one for the first image, before the command line is read: what is lacking then is made again when it is needed.
+    Failing { first: Some(Succeeds), ..call("clone", libc::SYS_clone, &[(Errno(libc::EAGAIN), Either), (Errno(libc::ENOMEM), Either)]) },
     // Without what passes pages on they are copied.
     Failing { only: Some((1, PASSES_PAGES)), ..call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Succeeds)]) },
-    // What cannot be made ahead for the first image is made again when it is needed.
-    call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Either)]),
-    call("socketpair", libc::SYS_socketpair, &[(Errno(libc::EMFILE), Either)]),
+    Failing { first: Some(Succeeds), ..call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Fails)]) },
+    Failing { first: Some(Succeeds), ..call("socketpair", libc::SYS_socketpair, &[(Errno(libc::EMFILE), Fails)]) },
     call("sendmsg", libc::SYS_sendmsg, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),
     call("recvmsg", libc::SYS_recvmsg, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),
     call("recvfrom", libc::SYS_recvfrom, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),

@@ -101,6 +101,7 @@ pub fn fail_system_calls(case: &Case, product: &Product, selection: Selection) -
 fn select(counts: &Counts, selection: Selection) -> Vec<Point> {
     let mut points = Vec::new();
     for ((process, kind), count) in counts {
+        let first = FAILING[*kind].first.filter(|_| *process == 0);
         for (way, (injection, ending)) in FAILING[*kind].ways.iter().enumerate() {
             let is_edge = |nth: usize| *process < 2 && (nth == 0 || nth + 1 == *count);
             let chosen = |nth: &usize| is_edge(*nth) || (nth + way + 1).is_multiple_of(selection.one_in);
@@ -109,7 +110,7 @@ fn select(counts: &Counts, selection: Selection) -> Vec<Point> {
                 kind: *kind,
                 nth,
                 injection: *injection,
-                ending: *ending,
+                ending: first.filter(|_| nth == 0).unwrap_or(*ending),
             }));
         }
     }

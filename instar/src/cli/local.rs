@@ -80,20 +80,15 @@ impl LocalSandbox {
         let (coming, next) = (&mut self.coming, &mut self.spare);
         // Whatever is expected after a look has a second image.
         let has_second = coming.is_expected() && platform.kind() == Runner::Kvm;
-        let mut make_next = || {
+        let meanwhile = || {
             if has_second {
                 *next = Some(Spare::make(platform, program, memory_bytes));
             }
+            coming.get_ready(platform);
         };
         let found = match spare {
-            Some(spare) => spare.run(&session, jail, || {
-                make_next();
-                coming.get_ready(platform);
-            }),
-            None => {
-                make_next();
-                apart::run(session, jail, || coming.get_ready(platform))
-            }
+            Some(spare) => spare.run(&session, jail, meanwhile),
+            None => apart::run(session, jail, meanwhile),
         };
         let ((report, effort), leaving) = found?;
         self.leaving.push(leaving);

@@ -1,4 +1,5 @@
-//! Runs a program and notes every system call that it makes in a jail, and what it has open when the jail closes.
+//! Runs a program and notes every system call that it makes in a jail, and what its processes have open when the jail closes, and
+//! before that when they wait for work.
 #![expect(unsafe_code, reason = "asking to be traced between fork and exec has no safe interface")]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,9 +18,24 @@ pub(crate) struct Trace {
     /// Number and arguments of each call in a jail.
     pub(crate) calls: BTreeSet<(i64, [u64; 6])>,
     /// For each jail, what the process had open.
-    pub(crate) open: Vec<Vec<String>>,
+    pub(crate) open: Vec<Open>,
+    /// The same when a process waited for work.
+    pub(crate) waiting: Vec<Open>,
     /// How the program ended.
     pub(crate) ended: Option<WaitStatus>,
+    /// How many processes it started.
+    pub(crate) started: usize,
+    /// Processes and threads that ended later than the program.
+    pub(crate) outlived_by: usize,
+}
+
+/// What a process has open.
+#[derive(Debug)]
+#[allow(dead_code, reason = "each test uses a part")]
+pub(crate) struct Open {
+    pub(crate) process: Pid,
+    /// `NUMBER MODE PATH` of each descriptor.
+    pub(crate) files: Vec<String>,
 }
 
 #[derive(Default)]
@@ -63,13 +79,18 @@ pub(crate) fn run_watched(command: &mut Command, before_call: &mut dyn FnMut(i64
             ended @ (WaitStatus::Exited(thread, _) | WaitStatus::Signaled(thread, ..)) => {
                 if thread == child {
                     tracer.trace.ended = Some(ended);
+                } else if tracer.trace.ended.is_some() {
+                    tracer.trace.outlived_by += 1;
                 }
                 continue;
             }
             // New threads and processes start with a stop that is nobody's signal.
             WaitStatus::Stopped(thread, Signal::SIGSTOP | Signal::SIGTRAP) => (thread, None),
             WaitStatus::Stopped(thread, signal) => (thread, Some(signal)),
-            WaitStatus::PtraceEvent(thread, ..) => (thread, None),
+            WaitStatus::PtraceEvent(thread, _, event) => {
+                tracer.trace.started += usize::from(event == ptrace::Event::PTRACE_EVENT_FORK as i32);
+                (thread, None)
+            }
             _ => continue,
         };
         // A process that was killed meanwhile says so in its own turn.
@@ -102,6 +123,7 @@ impl Tracer {
             libc::SYS_prctl if arguments[0] == u64::from(libc::PR_SET_DUMPABLE.unsigned_abs()) => {
                 self.trace.open.push(open_in(process));
             }
+            libc::SYS_recvmsg if *filters < FILTERS => self.trace.waiting.push(open_in(process)),
             _ => {}
         }
     }
@@ -114,10 +136,9 @@ fn process_of(thread: Pid) -> Pid {
     number.map_or(thread, Pid::from_raw)
 }
 
-/// `NUMBER MODE PATH` of each descriptor.
-fn open_in(process: Pid) -> Vec<String> {
+fn open_in(process: Pid) -> Open {
     let list = fs::read_dir(format!("/proc/{process}/fd")).expect("descriptors");
-    let mut open: Vec<String> = list
+    let mut files: Vec<String> = list
         .filter_map(|entry| {
             let number = entry.ok()?.file_name().into_string().ok()?;
             let path = fs::read_link(format!("/proc/{process}/fd/{number}")).ok()?;
@@ -132,6 +153,6 @@ fn open_in(process: Pid) -> Vec<String> {
             Some(format!("{number} {mode} {}", path.display()))
         })
         .collect();
-    open.sort();
-    open
+    files.sort();
+    Open { process, files }
 }
