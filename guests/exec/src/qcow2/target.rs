@@ -34,6 +34,9 @@ const RELEASES_MAX: usize = 1 << 18;
 const WINDOW_CLUSTERS_MAX: u64 = 8192;
 /// The most bytes that are planned at once: few enough extents for the sandbox's memory, even if each is 512 bytes long.
 const WINDOW_BYTES_MAX: u64 = 32 << 20;
+/// What lies at least so many clusters apart is planned apart: nobody looks at what lies between. At least 2, so that no cluster is
+/// planned twice.
+const GAP_CLUSTERS: u64 = 8;
 
 /// A qcow2 image that is written.
 pub struct Qcow2Target {
@@ -160,8 +163,18 @@ impl Qcow2Target {
     /// The steps that make the image show `sources`.
     fn plan(&mut self, storage: &mut dyn Storage, sources: &[Extent]) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
+        let gap_bytes = GAP_CLUSTERS << self.image.geometry.cluster_bits;
+        let is_gap = |extent: &Extent| extent.source == Source::Absent && extent.length_bytes >= gap_bytes;
+        for group in sources.split(is_gap) {
+            self.plan_group(storage, group, &mut steps)?;
+        }
+        Ok(steps)
+    }
+
+    /// The steps for sources that lie close together.
+    fn plan_group(&mut self, storage: &mut dyn Storage, sources: &[Extent], steps: &mut Vec<Step>) -> Result<()> {
         let mut present = sources.iter().filter(|extent| extent.source != Source::Absent);
-        let Some(first) = present.next() else { return Ok(steps) };
+        let Some(first) = present.next() else { return Ok(()) };
         let end = present.next_back().unwrap_or(first).end();
         let geometry = self.image.geometry;
         let (first, last) = (geometry.cluster_index(first.guest_offset), geometry.clusters_for(end));
@@ -171,8 +184,8 @@ impl Qcow2Target {
             size_bytes: self.image.size_bytes(),
             has_backing: self.has_backing,
         };
-        plan_commit_qcow2(&target, first, &clusters, sources, &mut steps);
-        Ok(steps)
+        plan_commit_qcow2(&target, first, &clusters, sources, steps);
+        Ok(())
     }
 
     /// Changes the entry of a guest cluster, and notes what the old one held for release.
