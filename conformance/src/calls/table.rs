@@ -111,10 +111,10 @@ pub const FAILING: &[Failing] = &[
     call("close", libc::SYS_close, &[(Errno(libc::EIO), Either)]),
 
     // Worker processes, threads, and what is said.
-    // The first is the one for the first image, before the command line is read: what is lacking then is made again when it is needed.
-    Failing { first: Some(Succeeds), ..call("clone", libc::SYS_clone, &[(Errno(libc::EAGAIN), Either), (Errno(libc::ENOMEM), Either)]) },
     // Without what passes pages on they are copied.
     Failing { only: Some((1, PASSES_PAGES)), ..call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Succeeds)]) },
+    // The first of each is for the first image, before the command line is read: what is lacking then is made again when it is needed.
+    Failing { first: Some(Succeeds), ..call("clone", libc::SYS_clone, &[(Errno(libc::EAGAIN), Either), (Errno(libc::ENOMEM), Either)]) },
     Failing { first: Some(Succeeds), ..call("pipe2", libc::SYS_pipe2, &[(Errno(libc::EMFILE), Fails)]) },
     Failing { first: Some(Succeeds), ..call("socketpair", libc::SYS_socketpair, &[(Errno(libc::EMFILE), Fails)]) },
     call("sendmsg", libc::SYS_sendmsg, &[(Errno(libc::ENOBUFS), Fails), (Errno(libc::EINTR), Succeeds)]),

@@ -136,8 +136,9 @@ fn process_of(thread: Pid) -> Pid {
     number.map_or(thread, Pid::from_raw)
 }
 
+/// Nothing, if the process has been killed meanwhile.
 fn open_in(process: Pid) -> Open {
-    let list = fs::read_dir(format!("/proc/{process}/fd")).expect("descriptors");
+    let list = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
     let mut files: Vec<String> = list
         .filter_map(|entry| {
             let number = entry.ok()?.file_name().into_string().ok()?;

@@ -34,9 +34,10 @@ const RELEASES_MAX: usize = 1 << 18;
 const WINDOW_CLUSTERS_MAX: u64 = 8192;
 /// The most bytes that are planned at once: few enough extents for the sandbox's memory, even if each is 512 bytes long.
 const WINDOW_BYTES_MAX: u64 = 32 << 20;
-/// What lies at least so many clusters apart is planned apart: nobody looks at what lies between. At least 2, so that no cluster is
+/// What lies at least so many clusters apart is planned apart: nobody looks at what lies between. With fewer than 2 a cluster could be
 /// planned twice.
 const GAP_CLUSTERS: u64 = 8;
+const _: () = assert!(GAP_CLUSTERS >= 2);
 
 /// A qcow2 image that is written.
 pub struct Qcow2Target {
