@@ -123,6 +123,8 @@ fn entry(bytes: &[u8], index: u64) -> L1Entry {
 mod tests {
     use super::*;
     use crate::memory::MemoryStorage;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn tables_are_found_from_anywhere() {
@@ -139,6 +141,33 @@ mod tests {
             assert_eq!(l1.tables_from(first).collect::<Vec<_>>(), expected, "{first}");
         }
         assert_eq!((l1.get(9), l1.get(10), l1.get(1 << 40)), (L1Entry::owned(10 << 16), L1Entry(0), L1Entry(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_table_that_it_was_made_of(
+            read in vec((0..300usize, any::<u64>()), 0..20),
+            set in vec((0..400u64, any::<u64>()), 0..20),
+        ) {
+            let mut entries = vec![0u64; 400];
+            read.iter().for_each(|(index, entry)| entries[*index] = *entry);
+            let bytes: Vec<u8> = entries[..300].iter().flat_map(|entry| entry.to_be_bytes()).collect();
+            let mut storage = MemoryStorage { devices: vec![bytes] };
+            let mut l1 = L1Table::read(&mut storage, 0, DeviceId(0), 0, 300).unwrap_or_else(|_| panic!("reads"));
+            for (index, entry) in set {
+                l1.set(index, L1Entry(entry));
+                entries[to_index(index)] = entry;
+            }
+            prop_assert!((0..400).all(|index| l1.get(index) == L1Entry(entries[to_index(index)])));
+            let tables: Vec<(u64, u64)> =
+                (0..).zip(&entries).filter_map(|(index, entry)| Some((index, L1Entry(*entry).l2_offset()?))).collect();
+            for first in [0, 1, 63, 64, 299, 300, 399, 400] {
+                let expected: Vec<(u64, u64)> = tables.iter().copied().filter(|(index, _)| *index >= first).collect();
+                prop_assert_eq!(l1.tables_from(first).collect::<Vec<_>>(), expected);
+            }
+            let written: Vec<u8> = entries.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+            prop_assert_eq!(l1.to_bytes(400), written);
+        }
     }
 
     #[test]
