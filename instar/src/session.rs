@@ -30,15 +30,16 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 /// The most machines that pack and unpack for one job: more of them than disks can follow only take memory.
 const CODEC_MACHINES_MAX: usize = 4;
 
-/// Makes machines that pack and unpack, as many as there are processors, for [`Session::codec_machines`]; none where there is one processor
+/// Makes machines that pack and unpack, one more than there are processors, as one may be waiting for the disk, for [`Session::codec_machines`]; none where there is one processor
 /// alone, or where guests run in processes, which only the thread that made them can run. What cannot be made is done without.
 #[must_use]
 pub fn prepare_codec_machines(platform: &Platform) -> Vec<Prepared> {
-    let processors = thread::available_parallelism().map_or(1, usize::from).min(CODEC_MACHINES_MAX);
+    let processors = thread::available_parallelism().map_or(1, usize::from);
     if processors < 2 || platform.kind() != Runner::Kvm {
         return Vec::new();
     }
-    (0..processors).map_while(|_| Prepared::resident(platform, program::codec(), CODEC_MEMORY_BYTES).ok()).collect()
+    let count = (processors + 1).min(CODEC_MACHINES_MAX);
+    (0..count).map_while(|_| Prepared::resident(platform, program::codec(), CODEC_MEMORY_BYTES).ok()).collect()
 }
 
 /// A file that becomes a device; its place in the list is the device's number.

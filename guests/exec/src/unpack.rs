@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use instar_abi::report::error_kind;
 use instar_plan::extent::{Codec, CompressedSource};
+use structured_zstd::decoding::{FrameDecoder, find_frame_compressed_size, read_frame_header_info};
+use twox_hash::XxHash64;
 use zlib_rs::{InflateConfig, ReturnCode, decompress_slice};
 
 use crate::bytes::{read_vec, to_index};
@@ -12,9 +14,8 @@ use crate::layer::Result;
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage, UnpackSegment};
 
-/// The largest window that a zstd frame may ask for: memory is taken for all of it at once. No cluster is longer than 2 MiB, and at its
-/// highest ordinary level the usual packer asks for 8 MiB where it does not know that.
-const MAX_WINDOW_BYTES: u64 = 32 << 20;
+/// The largest window that a zstd frame may ask for: the usual decoder's limit.
+const MAX_WINDOW_BYTES: u64 = 128 << 20;
 
 /// A deflate stream by itself; what it repeats may lie anywhere in front of it.
 const DEFLATE: InflateConfig = InflateConfig { window_bits: -15 };
@@ -37,7 +38,7 @@ const READ_CLUSTERS: usize = 64;
 /// If the device refuses, or the bytes are not what the codec packs.
 pub fn cluster(storage: &mut dyn Storage, source: &CompressedSource) -> Result<Vec<u8>> {
     let packed = read_vec(storage, source.layer, DeviceId(source.device), source.host_offset, source.length_bytes)?;
-    opened(source, &packed)
+    opened(&mut Unpacker::default(), source, &packed)
 }
 
 /// Unpacks parts of compressed clusters to a device of `layer`. Parts of the same cluster that follow each other take one
@@ -46,6 +47,7 @@ pub fn cluster(storage: &mut dyn Storage, source: &CompressedSource) -> Result<V
 /// # Errors
 /// As [`cluster`].
 pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut segments: &[UnpackSegment]) -> Result<()> {
+    let mut unpacker = Unpacker::default();
     let mut unpacked: Option<(CompressedSource, Vec<u8>)> = None;
     while let Some(first) = segments.first() {
         let mut sum = 0;
@@ -64,7 +66,7 @@ pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut seg
             let source = CompressedSource { offset_in_cluster: 0, ..segment.source };
             let bytes = match unpacked.take() {
                 Some((known, bytes)) if known == source => bytes,
-                _ => opened(&source, packed)?,
+                _ => opened(&mut unpacker, &source, packed)?,
             };
             let start = to_index(segment.source.offset_in_cluster);
             let part = &bytes[start..start + to_index(segment.length_bytes)];
@@ -77,21 +79,29 @@ pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut seg
     Ok(())
 }
 
-fn opened(source: &CompressedSource, packed: &[u8]) -> Result<Vec<u8>> {
+fn opened(unpacker: &mut Unpacker, source: &CompressedSource, packed: &[u8]) -> Result<Vec<u8>> {
     let size = usize::try_from(source.cluster_size_bytes).map_err(|_| broken(source))?;
     let mut bytes = vec![0; size];
-    if open(source.codec, packed, &mut bytes) { Ok(bytes) } else { Err(broken(source)) }
+    if unpacker.open(source.codec, packed, &mut bytes) { Ok(bytes) } else { Err(broken(source)) }
 }
 
-/// Unpacks a cluster into `bytes`, which are zeros, as long as the cluster is; tells whether that was possible.
-#[must_use]
-pub fn open(codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
-    let unpacked = match codec {
-        Codec::Deflate => inflate(packed, bytes),
-        Codec::Zlib => inflate_zlib(packed, bytes),
-        Codec::Zstd => unpack_zstd(packed, bytes),
-    };
-    unpacked.is_some()
+/// Unpacks clusters; what it needs for that it makes once.
+#[derive(Default)]
+pub struct Unpacker {
+    zstd: FrameDecoder,
+}
+
+impl Unpacker {
+    /// Unpacks a cluster into `bytes`, all of them, as long as the cluster is; tells whether that was possible.
+    #[must_use]
+    pub fn open(&mut self, codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
+        let unpacked = match codec {
+            Codec::Deflate => inflate(packed, bytes),
+            Codec::Zlib => inflate_zlib(packed, bytes),
+            Codec::Zstd => unpack_zstd(&mut self.zstd, packed, bytes),
+        };
+        unpacked.is_some()
+    }
 }
 
 /// Whether the first bytes of a cluster are enough to see that it is not all zeros; `false` tells nothing. Deflate alone begins with what
@@ -128,29 +138,37 @@ fn inflate(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
     (produced.len() == length && matches!(code, ReturnCode::Ok | ReturnCode::BufError)).then_some(())
 }
 
-/// A whole stream, whose checksum is right; it may be shorter than the cluster.
+/// A whole stream, whose checksum is right; it may be shorter than the cluster, the rest of which is zeros.
 fn inflate_zlib(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
     let (produced, code) = decompress_slice(bytes, packed, ZLIB);
-    (code == ReturnCode::Ok && !produced.is_empty()).then_some(())
+    let length = produced.len();
+    bytes[length..].fill(0);
+    (code == ReturnCode::Ok && length > 0).then_some(())
 }
 
-/// A frame that fills the cluster; what follows is not looked at.
-fn unpack_zstd(mut packed: &[u8], bytes: &mut [u8]) -> Option<()> {
-    use structured_zstd::decoding::{BlockDecodingStrategy, FrameDecoder};
-    use structured_zstd::io::Read;
-    let mut decoder = FrameDecoder::new();
-    decoder.set_max_window_size(MAX_WINDOW_BYTES).ok()?;
-    decoder.reset(&mut packed).ok()?;
-    let mut filled = 0;
-    while filled < bytes.len() {
-        let is_over = decoder.decode_blocks(&mut packed, BlockDecodingStrategy::UptoBlocks(1)).ok()?;
-        let count = decoder.read(&mut bytes[filled..]).ok()?;
-        filled += count;
-        if is_over && count == 0 {
-            return None;
+/// Frames one behind the other, as many as fill the cluster; what follows is not looked at. The last one must end where the cluster
+/// does. They go straight to their place, and need no memory for their windows.
+fn unpack_zstd(decoder: &mut FrameDecoder, mut packed: &[u8], mut bytes: &mut [u8]) -> Option<()> {
+    while !bytes.is_empty() {
+        let (frame, rest) = packed.split_at_checked(find_frame_compressed_size(packed).ok()?)?;
+        let count = decoder.decode_all(frame, bytes).ok()?;
+        let (unpacked, later) = bytes.split_at_mut_checked(count)?;
+        // A frame to be skipped has no header to be read.
+        if let Ok(header) = read_frame_header_info(frame, false) {
+            let has_right_sum = !header.content_checksum || frame.ends_with(&zstd_checksum(unpacked));
+            if header.window_size > MAX_WINDOW_BYTES || !has_right_sum {
+                return None;
+            }
         }
+        (packed, bytes) = (rest, later);
     }
     Some(())
+}
+
+/// The last bytes of a frame that has a checksum (RFC 8878, section 3.1.1).
+fn zstd_checksum(unpacked: &[u8]) -> [u8; 4] {
+    let [first, second, third, fourth, ..] = XxHash64::oneshot(0, unpacked).to_le_bytes();
+    [first, second, third, fourth]
 }
 
 #[cfg(test)]
@@ -159,6 +177,10 @@ mod tests {
 
     use super::*;
     use crate::memory::MemoryStorage;
+
+    fn open(codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
+        Unpacker::default().open(codec, packed, bytes)
+    }
 
     /// What another decoder makes of a frame, if it fills `length` bytes.
     fn by_another(packed: &[u8], length: usize) -> Option<Vec<u8>> {
@@ -276,15 +298,73 @@ mod tests {
         }
     }
 
+    /// The header of a frame that does not tell its length, with a window of 2 to the power of `10 + exponent` bytes.
+    fn header(exponent: u8) -> Vec<u8> {
+        vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, exponent << 3]
+    }
+
+    /// A block of equal bytes.
+    fn sevens(count: u32, is_last: bool) -> Vec<u8> {
+        let mut block = (count << 3 | 1 << 1 | u32::from(is_last)).to_le_bytes()[..3].to_vec();
+        block.push(7);
+        block
+    }
+
+    /// Each as qemu-img 10.0.2 takes it.
     #[test]
-    fn a_window_for_which_there_is_no_memory_is_refused() {
-        // A frame of no known length, with a window of 2 GiB, and a block of ten equal bytes.
-        let mut packed = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x53, 0x00, 0x00, 0x07];
-        assert!(!open(Codec::Zstd, &packed, &mut [0; 10]));
-        packed[5] = 0;
+    fn frames_fill_a_cluster_together_and_end_with_it() {
+        let skipped = [0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4];
+        let nothing = [&header(0)[..], &[1, 0, 0]].concat();
+        let frame = |count| [header(0), sevens(count, true)].concat();
+        for (name, packed, is_sound) in [
+            ("one", frame(100), true),
+            ("one of two blocks", [header(0), sevens(60, false), sevens(40, true)].concat(), true),
+            ("two", [frame(60), frame(40)].concat(), true),
+            ("skipped and empty ones in front", [&skipped[..], &nothing, &frame(100)].concat(), true),
+            ("anything behind", [&frame(100)[..], &[9; 50]].concat(), true),
+            ("a shorter one", frame(99), false),
+            ("a longer one", frame(101), false),
+            ("two that are longer", [frame(60), frame(41)].concat(), false),
+            ("no end", [header(0), sevens(100, false)].concat(), false),
+            ("an end behind the cluster's", [header(0), sevens(100, false), sevens(1, true)].concat(), false),
+            ("a block that is no block", [&header(0)[..], &sevens(100, false), &[7, 0, 0]].concat(), false),
+            ("a block of more than the window", [header(0), sevens(1025, true)].concat(), false),
+            ("a dictionary", [&[0x28, 0xb5, 0x2f, 0xfd, 0x01, 0, 5][..], &sevens(100, true)].concat(), false),
+            ("the right length", [&[0x28, 0xb5, 0x2f, 0xfd, 0x20, 100][..], &sevens(100, true)].concat(), true),
+            ("a wrong length", [&[0x28, 0xb5, 0x2f, 0xfd, 0x20, 99][..], &sevens(100, true)].concat(), false),
+            ("nothing", vec![], false),
+        ] {
+            let mut bytes = [0; 100];
+            assert_eq!(open(Codec::Zstd, &packed, &mut bytes), is_sound, "{name}");
+            assert!(!is_sound || bytes == [7; 100], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_must_be_right_where_there_is_one() {
+        /// The lower half of XXH64 of a hundred sevens, by another program.
+        const SUM_OF_SEVENS: u32 = 0xdd9b_8345;
+        let with_sum = |sum: u32| {
+            let header = [0x28, 0xb5, 0x2f, 0xfd, 0x04, 0];
+            [&header[..], &sevens(100, true), &sum.to_le_bytes()].concat()
+        };
+        let mut bytes = [0; 100];
+        assert!(open(Codec::Zstd, &with_sum(SUM_OF_SEVENS), &mut bytes));
+        assert_eq!(bytes, [7; 100]);
+        assert!(!open(Codec::Zstd, &with_sum(SUM_OF_SEVENS ^ 1), &mut bytes));
+        assert!(!open(Codec::Zstd, &with_sum(SUM_OF_SEVENS)[..13], &mut bytes), "a byte of it is missing");
+    }
+
+    #[test]
+    fn a_window_is_as_large_as_the_usual_decoder_takes_it() {
         let mut bytes = [0; 10];
-        assert!(open(Codec::Zstd, &packed, &mut bytes));
-        assert_eq!(bytes, [7; 10]);
-        assert!(!open(Codec::Zstd, &packed, &mut [0; 11]), "one byte is missing");
+        for (exponent, is_taken) in [(0, true), (16, true), (17, true), (18, false), (21, false)] {
+            let packed = [header(exponent), sevens(10, true)].concat();
+            assert_eq!(open(Codec::Zstd, &packed, &mut bytes), is_taken, "{exponent}");
+        }
+        // An eighth more than 128 MiB.
+        let mut packed = [header(17), sevens(10, true)].concat();
+        packed[5] += 1;
+        assert!(!open(Codec::Zstd, &packed, &mut bytes));
     }
 }

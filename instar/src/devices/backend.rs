@@ -315,6 +315,24 @@ impl<'a> Backend<'a> {
         if count == source.len() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOSPC)) }
     }
 
+    /// Writes guest memory past the page cache, if that can be done; tells whether it was. Space is taken up to `reserved_end`, where
+    /// others are going to write.
+    pub(super) fn write_bulk(
+        &self,
+        offset: u64,
+        source: &VolatileSlice<'_>,
+        reserved_end: Option<u64>,
+    ) -> io::Result<bool> {
+        let end = self.check_write(offset, source.len() as u64)?;
+        let Some(bulk) = self.bulk_at(offset).filter(|_| Bulk::is_aligned(offset, source)) else { return Ok(false) };
+        self.reserve(offset, reserved_end.unwrap_or(end));
+        let is_written = bulk.write_memory(source, offset)?;
+        if is_written {
+            self.grown_to(end);
+        }
+        Ok(is_written)
+    }
+
     fn write_bounced(&self, source: &VolatileSlice<'_>, offset: u64) -> io::Result<()> {
         let mut bounce = Bounce::new(source.len().min(BOUNCE_BYTES));
         let mut done = 0;

@@ -7,7 +7,11 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use vm_memory::VolatileSlice;
+
 use super::conduit::Conduit;
+use super::direct::ALIGN_BYTES;
+use crate::vm::volatile_io;
 
 /// As many as threads that copy.
 const CONDUITS: usize = 2;
@@ -47,6 +51,20 @@ impl<'a> Bulk<'a> {
     /// Writes aligned bytes; tells whether the system was willing to.
     pub(super) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
         self.unless_refused(|| self.file.write_all_at(bytes, offset))
+    }
+
+    /// Whether memory can be written as it is to a place of the file.
+    pub(super) fn is_aligned(offset: u64, source: &VolatileSlice<'_>) -> bool {
+        let start = source.ptr_guard().as_ptr().addr();
+        (start | source.len()).is_multiple_of(ALIGN_BYTES) && offset.is_multiple_of(ALIGN_BYTES as u64)
+    }
+
+    /// Writes guest memory, which is aligned; tells whether the system was willing to.
+    pub(super) fn write_memory(&self, source: &VolatileSlice<'_>, offset: u64) -> io::Result<bool> {
+        self.unless_refused(|| match volatile_io::write_at(self.file, source, offset)? {
+            count if count == source.len() => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        })
     }
 
     /// Writes what a conduit holds, which is aligned; tells whether the system was willing to write all of it. `offset` is moved on

@@ -51,7 +51,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    const OK: Self = Self { status: status::OK, errno: 0, record: 0 };
+    pub(super) const OK: Self = Self { status: status::OK, errno: 0, record: 0 };
 
     fn failed(error: &io::Error, record: usize) -> Self {
         Self {
@@ -322,9 +322,9 @@ fn cut<'r>(request: usize, action: &'r Action, cut_bytes: u64, jobs: &mut Vec<Jo
                 }
             }
         }
-        Action::Unpack(records) => unpack::cut(records, |first, records, cost| {
+        Action::Unpack(records) => unpack::cut(records, |clusters, cost| {
             let cost = cost.saturating_mul(UNPACKING_COST);
-            jobs.push(Job { request, record: first, piece: Piece::Unpack(Clusters { first, records }), cost });
+            jobs.push(Job { request, record: clusters.first, piece: Piece::Unpack(clusters), cost });
         }),
         Action::Pack(clusters) => jobs.extend(clusters.parts().map(|part| {
             let cost = (part.length() as u64).saturating_mul(PACKING_COST);

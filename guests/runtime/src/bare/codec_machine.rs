@@ -6,23 +6,30 @@ use instar_abi::codec_machine::{Batch, Entry, MAX_ENTRIES, task};
 use instar_abi::wire::Wire;
 use instar_exec::Codec;
 use instar_exec::pack::Packer;
-use instar_exec::unpack::open;
+use instar_exec::unpack::Unpacker;
+
+/// What is kept between batches.
+#[derive(Default)]
+pub(super) struct Tools {
+    packer: Packer,
+    unpacker: Unpacker,
+}
 
 /// Does what a table says, and notes in it how much could be done.
-pub(super) fn serve(packer: &mut Packer, table: &mut [u8], packed: &mut [u8], clusters: &mut [u8]) {
+pub(super) fn serve(tools: &mut Tools, table: &mut [u8], packed: &mut [u8], clusters: &mut [u8]) {
     let mut batch = Batch::get(table);
     let count = batch.count.min(MAX_ENTRIES) as usize;
     let entries = &mut table[Batch::SIZE_BYTES..][..count * Entry::SIZE_BYTES];
     batch.done = match batch.task {
-        task::UNPACK => unpack(entries, packed, clusters),
-        task::PACK => pack(packer, entries, packed, clusters),
+        task::UNPACK => unpack(&mut tools.unpacker, entries, packed, clusters),
+        task::PACK => pack(&mut tools.packer, entries, packed, clusters),
         _ => 0,
     };
     batch.put(table);
 }
 
 /// Unpacks; returns how many clusters.
-fn unpack(entries: &[u8], mut packed: &[u8], mut clusters: &mut [u8]) -> u32 {
+fn unpack(unpacker: &mut Unpacker, entries: &[u8], mut packed: &[u8], mut clusters: &mut [u8]) -> u32 {
     let mut done = 0;
     for entry in entries.chunks_exact(Entry::SIZE_BYTES).map(Entry::get) {
         let Some((own, rest)) = packed.split_at_checked(entry.packed_bytes as usize) else { break };
@@ -30,8 +37,7 @@ fn unpack(entries: &[u8], mut packed: &[u8], mut clusters: &mut [u8]) -> u32 {
         let Some((cluster, rest)) = clusters.split_at_mut_checked(entry.cluster_bytes as usize) else { break };
         clusters = rest;
         let Some(codec) = codec_of(entry.codec) else { break };
-        cluster.fill(0);
-        if !open(codec, own, cluster) {
+        if !unpacker.open(codec, own, cluster) {
             break;
         }
         done += 1;

@@ -15,8 +15,8 @@ use instar_abi::job::{ABI_VERSION, JOB_MAGIC, JobHeader, MAX_DEVICES};
 use instar_abi::memory::HEAP_START;
 use instar_abi::wire::Wire;
 use instar_exec::Storage;
-use instar_exec::pack::Packer;
 
+use codec_machine::Tools;
 pub use machine::{Machine, done};
 
 use crate::VirtioStorage;
@@ -40,9 +40,9 @@ pub fn start(memory_bytes: u64, main: Main) -> ! {
 /// What the processor enters in a machine that packs and unpacks: batch after batch, until the host does not go on with it.
 pub fn serve_batches(memory_bytes: u64) -> ! {
     heap::start(CODEC_HEAP_START, memory_bytes);
-    let mut packer = Packer::default();
+    let mut tools = Tools::default();
     loop {
-        machine::with_batch(|table, packed, clusters| codec_machine::serve(&mut packer, table, packed, clusters));
+        machine::with_batch(|table, packed, clusters| codec_machine::serve(&mut tools, table, packed, clusters));
     }
 }
 

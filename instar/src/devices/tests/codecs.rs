@@ -1,5 +1,6 @@
 //! Clusters and packed ones in real machines: what comes out, and how each of the things that can go wrong is answered.
 
+use std::fs::File;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::super::codec_machines::CodecMachines;
 use super::super::executor::{Executor, Outcome};
 use super::super::pack::Clusters;
 use super::super::request::{Action, Answer, Request};
-use super::{ANSWER, DATA, backend, contents, file, pattern, ram, read_bytes};
+use super::{ANSWER, DATA, backend, contents, direct, file, pattern, ram, read_bytes};
 use crate::jail::Runner;
 use crate::kvm_of_tests::without_kvm;
 use crate::program::GuestProgram;
@@ -26,10 +27,10 @@ const CLUSTER_BYTES: u32 = 512;
 const PACKED_BYTES: u32 = 5 + CLUSTER_BYTES;
 
 /// Clusters one behind the other, each packed.
-fn packed(clusters: &[u8]) -> Vec<u8> {
-    let [low, high, ..] = CLUSTER_BYTES.to_le_bytes();
+fn packed(clusters: &[u8], cluster_bytes: u32) -> Vec<u8> {
+    let [low, high, ..] = cluster_bytes.to_le_bytes();
     let header = [1, low, high, !low, !high];
-    clusters.chunks(CLUSTER_BYTES as usize).flat_map(|cluster| [&header, cluster].concat()).collect()
+    clusters.chunks(cluster_bytes as usize).flat_map(|cluster| [&header, cluster].concat()).collect()
 }
 
 fn record(cluster: u32, skip_bytes: u32, length_bytes: u32, target_offset_bytes: u64) -> UnpackRecord {
@@ -85,7 +86,7 @@ fn clusters_and_parts_of_them_come_out_and_failures_leave_the_machine_whole() {
     let machine = Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
     let codec_machines = codec_machines(&platform, vec![machine]);
     let disk = pattern(40 * CLUSTER_BYTES as usize, 3);
-    let (source, target) = (file(&packed(&disk)), file(&[9; 100]));
+    let (source, target) = (file(&packed(&disk, CLUSTER_BYTES)), file(&[9; 100]));
     let backends = [backend(&source, false), backend(&target, true)];
     let errno = |own, record| {
         let outcome = execute(&backends, own, &codec_machines, vec![record]);
@@ -114,6 +115,78 @@ fn clusters_and_parts_of_them_come_out_and_failures_leave_the_machine_whole() {
 }
 
 /// Packs clusters that lie at [`DATA`]; the lengths come to the start of the heap, and the bytes behind them.
+#[test]
+fn long_stretches_of_new_bytes_go_past_the_page_cache() {
+    if without_kvm("long_stretches_of_new_bytes_go_past_the_page_cache") {
+        return;
+    }
+    const SIZE: u32 = 32 << 10;
+    const MIB: u64 = 1 << 20;
+    let platform = Platform::open(Runner::Kvm).expect("KVM");
+    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
+    let prepare = || Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
+    let codec_machines = codec_machines(&platform, vec![prepare(), prepare()]);
+    let disk = pattern(3 * SIZE as usize, 3);
+    let source = file(&packed(&disk, SIZE));
+    // Where a stretch begins, how long it is, and whether it is such as goes past the page cache.
+    let stretches = [
+        (0, MIB, false),
+        (4 * MIB, 3 * MIB, true),
+        (12 * MIB, 2 * MIB, true),
+        (8 * MIB, 96 << 10, false),
+        (9 * MIB + 512, MIB, false),
+    ];
+    let records: Vec<UnpackRecord> = stretches
+        .iter()
+        .flat_map(|&(start, length, _)| (start..start + length).step_by(SIZE as usize))
+        .enumerate()
+        .map(|(place, target_offset_bytes)| UnpackRecord {
+            target_offset_bytes,
+            source_offset_bytes: (place as u64 % 3) * u64::from(5 + SIZE),
+            packed_bytes: 5 + SIZE,
+            cluster_bytes: SIZE,
+            length_bytes: SIZE,
+            ..record(0, 0, 1, 0)
+        })
+        .collect();
+    let unpacked = |target: &File, bulk: Option<&File>| {
+        let target = backend(target, true).bulk(bulk);
+        let is_bulk = target.bulk_at(4 * MIB).is_some();
+        let backends = [backend(&source, false), target];
+        assert_eq!(execute(&backends, 1, &codec_machines, records.clone()), Outcome::OK);
+        assert_eq!(backends[1].length_bytes(), 14 * MIB);
+        is_bulk
+    };
+    let index = |offset: u64| usize::try_from(offset).expect("short");
+    let old = vec![9; index(MIB)];
+    let plain = file(&old);
+    assert!(!unpacked(&plain, None));
+    let expected = contents(&plain);
+    for (place, record) in records.iter().enumerate() {
+        let wanted = &disk[place % 3 * SIZE as usize..][..SIZE as usize];
+        assert!(&expected[index(record.target_offset_bytes)..][..SIZE as usize] == wanted, "{place}");
+    }
+
+    let past = file(&old);
+    if let Some(bulk) = direct(&past) {
+        unpacked(&past, Some(&bulk));
+        assert!(contents(&past) == expected);
+    }
+
+    // Another file in place of the one past the page cache shows what would have gone there.
+    let (target, elsewhere) = (file(&old), file(b""));
+    if !unpacked(&target, Some(&elsewhere)) {
+        eprintln!("not run: nothing goes past the page cache here");
+        return;
+    }
+    let (target, elsewhere) = (contents(&target), contents(&elsewhere));
+    for (start, length, is_past) in stretches {
+        let part = |bytes: &[u8]| bytes.get(index(start)..index(start + length)).unwrap_or_default().to_vec();
+        assert_eq!(part(&elsewhere) == part(&expected), is_past, "{start}");
+        assert_eq!(part(&target) == part(&expected), !is_past, "{start}");
+    }
+}
+
 fn pack(ram: &GuestRam, codec_machines: &CodecMachines, codec: u32, cluster_bytes: u32, count: usize) -> Outcome {
     let places = GuestAddress(HEAP_START + 4 * count as u64);
     let clusters =
@@ -177,7 +250,7 @@ fn a_machine_that_does_something_else_is_given_up() {
     let info = GuestProgram::embedded(operation::INFO).expect("a program");
     let machine = info.prepare(&platform, CODEC_MEMORY_BYTES).expect("a machine");
     let codec_machines = codec_machines(&platform, vec![machine]);
-    let (source, target) = (file(&packed(&[7; 512])), file(b""));
+    let (source, target) = (file(&packed(&[7; 512], CLUSTER_BYTES)), file(b""));
     let backends = [backend(&source, false), backend(&target, true)];
     let first = execute(&backends, 1, &codec_machines, vec![record(0, 0, 512, 0)]);
     assert_eq!((first.status, first.errno), (status::IO_ERROR, libc::EIO));
@@ -197,7 +270,7 @@ fn there_are_machines_where_there_are_processors_and_kvm() {
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let platform = Platform::open(Runner::Kvm).expect("KVM");
-    let expected = if processors < 2 { 0 } else { processors.min(4) };
+    let expected = if processors < 2 { 0 } else { (processors + 1).min(4) };
     assert_eq!(prepare_codec_machines(&platform).len(), expected);
     assert!(prepare_codec_machines(&Platform::Process).is_empty());
 }

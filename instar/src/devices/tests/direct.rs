@@ -15,15 +15,8 @@ use super::super::chain::Span;
 use super::super::executor::Executor;
 use super::super::request::{Action, Answer, Range, Request};
 use super::super::throttle::Throttle;
-use super::{ANSWER, DATA, contents, file, pattern, ram, read_bytes};
+use super::{ANSWER, DATA, contents, direct, file, pattern, ram, read_bytes};
 use crate::vm::DmaMemory;
-
-/// The same file past the page cache, or nothing where its file system has no such way.
-fn direct(file: &File) -> Option<File> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path);
-    opened.inspect_err(|error| eprintln!("not run, no O_DIRECT here: {error}")).ok()
-}
 
 fn request(action: Action) -> Request {
     Request { head: 0, action, answer: Answer::Completion(GuestAddress(ANSWER)), writable_bytes: 16 }

@@ -8,8 +8,10 @@ mod rehearsal;
 mod request;
 mod transport;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 use instar_abi::memory::{HEAP_START, MIN_MEMORY_BYTES};
 use virtio_queue::desc::RawDescriptor;
@@ -59,6 +61,13 @@ fn file(contents: &[u8]) -> File {
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(contents).expect("written");
     file
+}
+
+/// The same file past the page cache, or nothing where its file system has no such way.
+fn direct(file: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path);
+    opened.inspect_err(|error| eprintln!("not run, no O_DIRECT here: {error}")).ok()
 }
 
 fn contents(file: &File) -> Vec<u8> {
