@@ -48,6 +48,7 @@ pub struct Backend<'a> {
     block_device: bool,
     kernel_copies: bool,
     in_memory: bool,
+    has_bulk: bool,
     holes: Holes,
     identity: (u64, u64),
     /// Length when it was opened.
@@ -82,6 +83,7 @@ impl<'a> Backend<'a> {
             block_device,
             kernel_copies: kind.copies,
             in_memory: kind.is_memory,
+            has_bulk: kind.has_bulk,
             holes: Holes::default(),
             identity,
             opened_bytes: length_bytes,
@@ -101,7 +103,7 @@ impl<'a> Backend<'a> {
     /// the page cache is all there is.
     #[must_use]
     pub fn bulk(mut self, bulk: Option<&'a File>) -> Self {
-        self.bulk = bulk.filter(|_| !self.in_memory).map(Bulk::new);
+        self.bulk = bulk.filter(|_| self.has_bulk).map(Bulk::new);
         self
     }
 

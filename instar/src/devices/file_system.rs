@@ -8,6 +8,9 @@ const COPYING_FILE_SYSTEMS: [u64; 9] =
 /// File systems that have no disk: tmpfs, ramfs.
 const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
+/// The one that lets everything go through the page cache where it keeps checksums, whatever it was asked for: btrfs.
+const CHECKING_FILE_SYSTEM: u64 = 0x9123_683e;
+
 /// What a file system is like.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Kind {
@@ -15,6 +18,8 @@ pub(super) struct Kind {
     pub(super) copies: bool,
     /// Files are nowhere but in the page cache.
     pub(super) is_memory: bool,
+    /// There is a way past the page cache that is worth taking.
+    pub(super) has_bulk: bool,
 }
 
 impl Kind {
@@ -23,6 +28,8 @@ impl Kind {
         let Ok(status) = rustix::fs::fstatfs(file) else { return Self::default() };
         // The type's width and sign differ between systems; its low 32 bits are the magic number.
         let magic = status.f_type as u64 & 0xffff_ffff;
-        Self { copies: COPYING_FILE_SYSTEMS.contains(&magic), is_memory: MEMORY_FILE_SYSTEMS.contains(&magic) }
+        let is_memory = MEMORY_FILE_SYSTEMS.contains(&magic);
+        let has_bulk = !is_memory && magic != CHECKING_FILE_SYSTEM;
+        Self { copies: COPYING_FILE_SYSTEMS.contains(&magic), is_memory, has_bulk }
     }
 }
