@@ -70,8 +70,8 @@ impl Reader {
                     .read(DeviceId(device), host_offset, part)
                     .map_err(|error| Failure::storage(self.layer(device), error))?,
                 Source::Compressed(source) => {
-                    let start = to_index(source.offset_in_cluster);
-                    part.copy_from_slice(&self.unpack(storage, &source)?[start..start + part.len()]);
+                    let unpacked = self.unpack(storage, &source)?;
+                    part.copy_from_slice(unpack::part(&source, unpacked, extent.length_bytes)?);
                 }
             }
         }

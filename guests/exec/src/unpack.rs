@@ -32,13 +32,22 @@ const READ_BYTES: u64 = 1 << 20;
 /// Of how many clusters.
 const READ_CLUSTERS: usize = 64;
 
-/// Reads and unpacks a compressed cluster; what the packed bytes leave open at its end is zero.
+/// Reads and unpacks a compressed cluster; where fewer bytes were packed than it has, the rest is missing.
 ///
 /// # Errors
 /// If the device refuses, or the bytes are not what the codec packs.
 pub fn cluster(storage: &mut dyn Storage, source: &CompressedSource) -> Result<Vec<u8>> {
     let packed = read_vec(storage, source.layer, DeviceId(source.device), source.host_offset, source.length_bytes)?;
     opened(&mut Unpacker::default(), source, &packed)
+}
+
+/// The part of an unpacked cluster that begins where `source` says.
+///
+/// # Errors
+/// If the cluster ends before it does.
+pub fn part<'c>(source: &CompressedSource, unpacked: &'c [u8], length_bytes: u64) -> Result<&'c [u8]> {
+    let start = to_index(source.offset_in_cluster);
+    unpacked.get(start..start + to_index(length_bytes)).ok_or_else(|| broken(source))
 }
 
 /// Unpacks parts of compressed clusters to a device of `layer`. Parts of the same cluster that follow each other take one
@@ -68,8 +77,7 @@ pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut seg
                 Some((known, bytes)) if known == source => bytes,
                 _ => opened(&mut unpacker, &source, packed)?,
             };
-            let start = to_index(segment.source.offset_in_cluster);
-            let part = &bytes[start..start + to_index(segment.length_bytes)];
+            let part = part(&segment.source, &bytes, segment.length_bytes)?;
             let written = storage.write(target, segment.target_offset, part);
             written.map_err(|error| Failure::storage(layer, error))?;
             unpacked = Some((source, bytes));
@@ -82,7 +90,9 @@ pub fn segments(storage: &mut dyn Storage, layer: u32, target: DeviceId, mut seg
 fn opened(unpacker: &mut Unpacker, source: &CompressedSource, packed: &[u8]) -> Result<Vec<u8>> {
     let size = usize::try_from(source.cluster_size_bytes).map_err(|_| broken(source))?;
     let mut bytes = vec![0; size];
-    if unpacker.open(source.codec, packed, &mut bytes) { Ok(bytes) } else { Err(broken(source)) }
+    let length = unpacker.open(source.codec, packed, &mut bytes).ok_or_else(|| broken(source))?;
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// Unpacks clusters; what it needs for that it makes once.
@@ -92,15 +102,16 @@ pub struct Unpacker {
 }
 
 impl Unpacker {
-    /// Unpacks a cluster into `bytes`, all of them, as long as the cluster is; tells whether that was possible.
+    /// Unpacks a cluster into `bytes`, which are as many as the cluster has; tells how many of them were packed, if that was
+    /// possible. Only of [`Codec::Zlib`] it may be fewer than all.
     #[must_use]
-    pub fn open(&mut self, codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
-        let unpacked = match codec {
-            Codec::Deflate => inflate(packed, bytes),
+    pub fn open(&mut self, codec: Codec, packed: &[u8], bytes: &mut [u8]) -> Option<usize> {
+        let size = bytes.len();
+        match codec {
+            Codec::Deflate => inflate(packed, bytes).map(|()| size),
             Codec::Zlib => inflate_zlib(packed, bytes),
-            Codec::Zstd => unpack_zstd(&mut self.zstd, packed, bytes),
-        };
-        unpacked.is_some()
+            Codec::Zstd => unpack_zstd(&mut self.zstd, packed, bytes).map(|()| size),
+        }
     }
 }
 
@@ -138,12 +149,10 @@ fn inflate(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
     (produced.len() == length && matches!(code, ReturnCode::Ok | ReturnCode::BufError)).then_some(())
 }
 
-/// A whole stream, whose checksum is right; it may be shorter than the cluster, the rest of which is zeros.
-fn inflate_zlib(packed: &[u8], bytes: &mut [u8]) -> Option<()> {
+/// A whole stream, whose checksum is right; it may be shorter than the cluster, as the last one of a disk is.
+fn inflate_zlib(packed: &[u8], bytes: &mut [u8]) -> Option<usize> {
     let (produced, code) = decompress_slice(bytes, packed, ZLIB);
-    let length = produced.len();
-    bytes[length..].fill(0);
-    (code == ReturnCode::Ok && length > 0).then_some(())
+    (code == ReturnCode::Ok && !produced.is_empty()).then_some(produced.len())
 }
 
 /// Frames one behind the other, as many as fill the cluster; what follows is not looked at. The last one must end where the cluster

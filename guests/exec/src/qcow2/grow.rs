@@ -8,7 +8,7 @@ use instar_formats::qcow2::header::MAX_L1_BYTES;
 use instar_plan::extent::{Extent, Source};
 
 use super::target::Qcow2Target;
-use crate::bytes::{read_vec, to_index};
+use crate::bytes::read_vec;
 use crate::layer::{Layer, Result};
 use crate::report::Failure;
 use crate::storage::{DeviceId, Storage};
@@ -103,11 +103,8 @@ impl Qcow2Target {
                     read_vec(storage, self.image.layer, DeviceId(device), host_offset, piece.length_bytes)?
                 }
                 Source::Compressed(source) => {
-                    let from = to_index(source.offset_in_cluster);
-                    let mut bytes = unpack::cluster(storage, &source)?;
-                    bytes.drain(..from);
-                    bytes.truncate(to_index(piece.length_bytes));
-                    bytes
+                    let unpacked = unpack::cluster(storage, &source)?;
+                    unpack::part(&source, &unpacked, piece.length_bytes)?.to_vec()
                 }
             };
             if bytes.iter().any(|byte| *byte != 0) {

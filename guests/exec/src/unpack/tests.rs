@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::memory::MemoryStorage;
 
+/// Unpacks; whether that was possible. What the packed bytes leave open stays as it is.
 fn open(codec: Codec, packed: &[u8], bytes: &mut [u8]) -> bool {
-    Unpacker::default().open(codec, packed, bytes)
+    Unpacker::default().open(codec, packed, bytes).is_some()
 }
 
 /// What the usual decoder makes of frames, if they fill `length` bytes and end with them.
@@ -54,6 +55,31 @@ fn a_first_look_sees_data_and_takes_nothing_for_data_that_is_not() {
             let other = CompressedSource { codec: Codec::Zstd, ..source };
             assert_eq!(shows_data(&mut storage, &other), Ok(false));
         }
+    }
+}
+
+#[test]
+fn what_a_short_stream_leaves_open_is_missing_and_not_zeros() {
+    let packed = miniz_oxide::deflate::compress_to_vec_zlib(&[7; 600], 6);
+    let source = |offset_in_cluster| CompressedSource {
+        device: 0,
+        layer: 2,
+        host_offset: 0,
+        length_bytes: packed.len() as u64,
+        cluster_size_bytes: 1024,
+        codec: Codec::Zlib,
+        offset_in_cluster,
+    };
+    let mut storage = MemoryStorage { devices: vec![packed.clone(), vec![]] };
+    for (offset, length_bytes, is_there) in [(0, 600, true), (512, 88, true), (512, 89, false), (700, 1, false)] {
+        let source = source(offset);
+        let unpacked = cluster(&mut storage, &source).unwrap();
+        assert_eq!(part(&source, &unpacked, length_bytes).is_ok(), is_there);
+        let segment = UnpackSegment { source, target_offset: 10, length_bytes };
+        let result = segments(&mut storage, 1, DeviceId(1), &[segment]);
+        assert_eq!(result.as_ref().err().map(|failure| failure.layer), (!is_there).then_some(2), "{result:?}");
+        let written = std::mem::take(&mut storage.devices[1]);
+        assert_eq!(written.len() as u64, if is_there { 10 + length_bytes } else { 0 });
     }
 }
 

@@ -43,8 +43,7 @@ pub(super) fn pack(
             }
             Source::Compressed(source) => {
                 let unpacked = unpack::cluster(storage, &source)?;
-                let offset = to_index(source.offset_in_cluster);
-                room.copy_from_slice(&unpacked[offset..offset + room.len()]);
+                room.copy_from_slice(unpack::part(&source, &unpacked, piece.length_bytes)?);
             }
         }
     }

@@ -37,7 +37,7 @@ fn unpack(unpacker: &mut Unpacker, entries: &[u8], mut packed: &[u8], mut cluste
         let Some((cluster, rest)) = clusters.split_at_mut_checked(entry.cluster_bytes as usize) else { break };
         clusters = rest;
         let Some(codec) = codec_of(entry.codec) else { break };
-        if !unpacker.open(codec, own, cluster) {
+        if unpacker.open(codec, own, cluster) != Some(cluster.len()) {
             break;
         }
         done += 1;
