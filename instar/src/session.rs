@@ -30,8 +30,9 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 /// The most machines that pack and unpack for one job: more of them than disks can follow only take memory.
 const CODEC_MACHINES_MAX: usize = 4;
 
-/// Makes machines that pack and unpack, one more than there are processors, as one may be waiting for the disk, for [`Session::codec_machines`]; none where there is one processor
-/// alone, or where guests run in processes, which only the thread that made them can run. What cannot be made is done without.
+/// Makes machines that pack and unpack for [`Session::codec_machines`]: one more than there are processors, as one may be waiting for
+/// the disk; none where there is one processor alone, or where guests run in processes, which only the thread that made them can run.
+/// What cannot be made is done without.
 #[must_use]
 pub fn prepare_codec_machines(platform: &Platform) -> Vec<Prepared> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
