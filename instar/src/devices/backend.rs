@@ -100,7 +100,7 @@ impl<'a> Backend<'a> {
     }
 
     /// Lets long runs be written past the page cache, through `bulk`: the same file, opened with `O_DIRECT`. Of no use where
-    /// the page cache is all there is.
+    /// all goes through the page cache anyway.
     #[must_use]
     pub fn bulk(mut self, bulk: Option<&'a File>) -> Self {
         self.bulk = bulk.filter(|_| self.has_bulk).map(Bulk::new);

@@ -114,7 +114,6 @@ fn clusters_and_parts_of_them_come_out_and_failures_leave_the_machine_whole() {
     assert!(contents(&target) == expected);
 }
 
-/// Packs clusters that lie at [`DATA`]; the lengths come to the start of the heap, and the bytes behind them.
 #[test]
 fn long_stretches_of_new_bytes_go_past_the_page_cache() {
     if without_kvm("long_stretches_of_new_bytes_go_past_the_page_cache") {
@@ -187,6 +186,7 @@ fn long_stretches_of_new_bytes_go_past_the_page_cache() {
     }
 }
 
+/// Packs clusters that lie at [`DATA`]; the lengths come to the start of the heap, and the bytes behind them.
 fn pack(ram: &GuestRam, codec_machines: &CodecMachines, codec: u32, cluster_bytes: u32, count: usize) -> Outcome {
     let places = GuestAddress(HEAP_START + 4 * count as u64);
     let clusters =
