@@ -17,7 +17,7 @@ use instar_abi::memory::{
 use instar_abi::report::{MAX_TEXT_BYTES, REPORT_MAGIC, ReportHeader, outcome};
 use instar_abi::wire::Wire;
 
-use crate::devices::{Backend, Bus, CodecMachines, Counters, Effects, Flushing};
+use crate::devices::{Backend, Bus, CodecMachines, Counters, Effects, Flushing, Rings};
 use crate::effort::Effort;
 use crate::jail::{Jail, Layer, Runner};
 use crate::program::{self, GuestProgram};
@@ -54,6 +54,8 @@ pub struct DeviceFile<'a> {
     pub direct: Option<&'a File>,
     /// The same file, opened with `O_DIRECT`: then long runs are written past the page cache.
     pub bulk: Option<&'a File>,
+    /// The same file, opened with `O_DIRECT`: then single blocks of it are compared past the page cache.
+    pub probed: Option<&'a File>,
     /// When what was written becomes durable.
     pub flushing: Flushing,
     /// A file that takes what is written, so that nothing is done to `file`, which need not be open for writing then.
@@ -64,13 +66,13 @@ impl<'a> DeviceFile<'a> {
     /// A file behind the page cache that is flushed when the guest asks for it.
     #[must_use]
     pub fn new(file: &'a File, writable: bool) -> Self {
-        Self { file, writable, direct: None, bulk: None, flushing: Flushing::default(), scratch: None }
+        Self { file, writable, direct: None, bulk: None, probed: None, flushing: Flushing::default(), scratch: None }
     }
 
     /// Every way in which the file is open: what a process that runs the job must keep.
     pub fn descriptors(&self) -> impl Iterator<Item = &'a File> {
-        let Self { file, writable: _, direct, bulk, flushing: _, scratch } = *self;
-        [file].into_iter().chain(direct).chain(bulk).chain(scratch)
+        let Self { file, writable: _, direct, bulk, probed, flushing: _, scratch } = *self;
+        [file].into_iter().chain(direct).chain(bulk).chain(probed).chain(scratch)
     }
 }
 
@@ -165,9 +167,14 @@ impl<'a> Session<'a> {
     /// The files as devices.
     pub(crate) fn backends(&self) -> Result<Vec<Backend<'a>>, VmError> {
         let files: Arc<[&File]> = self.devices.iter().map(|device| device.file).collect();
+        let probed: Vec<&File> = self.devices.iter().filter_map(|device| device.probed).collect();
+        let rings = (!probed.is_empty()).then(|| Arc::new(Rings::new(&probed)));
+        let mut numbers = 0..;
         let backend = |device: &DeviceFile<'a>| {
+            let number = device.probed.and_then(|_| numbers.next());
             let backend = Backend::new(device.file, device.writable)?;
             let backend = backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing);
+            let backend = backend.probed_through(rings.clone().zip(number));
             Ok(backend.rehearsed_on(device.scratch, &files))
         };
         let backends = self.devices.iter().map(backend).collect::<std::io::Result<Vec<_>>>();

@@ -36,7 +36,7 @@ use kvm::without_kvm;
 use nix::sys::wait::WaitStatus;
 use operations::{OPERATIONS, folder};
 use program::program;
-use scattered::Disk;
+use scattered::{Backing, Disk};
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
     apply_filter,
@@ -318,6 +318,45 @@ fn older_kernels_and_libraries_work_as_well() {
     let folder = folder();
     let ended = without_calls(&[libc::SYS_close_range], move || folder.run(&["commit", "large.qcow2"]));
     assert_eq!((ended.status, &*ended.stdout), (Some(0), "Image committed.\n"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_base_that_is_not_in_the_cache_is_compared_with_and_without_rings() {
+    if without_kvm("a_base_that_is_not_in_the_cache_is_compared_with_and_without_rings") {
+        return;
+    }
+    const CLUSTER_BYTES: usize = 64 << 10;
+    const CLUSTERS: usize = 400;
+    // Zeros, data that is seen at once, and data that is seen at the end alone.
+    let base: Vec<u8> = (0..CLUSTERS)
+        .flat_map(|cluster| {
+            let mut bytes = vec![0; CLUSTER_BYTES];
+            let place = [None, Some(CLUSTER_BYTES - 1), Some(0)][(cluster % 9).min(2)];
+            place.into_iter().for_each(|place| bytes[place] = 7);
+            bytes
+        })
+        .collect();
+    let overlay = Disk::part(CLUSTERS, 0..0).as_ordered_qcow2(&Backing::Named("base", "raw"));
+    let detached = |missing: &[i64]| {
+        let folder = Folder::new();
+        folder.file("overlay.qcow2", &overlay);
+        let file = File::options().read(true).open(folder.file("base", &base)).expect("the base");
+        file.sync_all().expect("durable");
+        // Where that is not done everything is in the cache, and compared all the same.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        let run = move || (folder.run(&["rebase", "--output", "json", "-b", "", "overlay.qcow2"]), folder);
+        let (ended, folder) = without_calls(missing, run);
+        assert_eq!((ended.status, &*ended.stderr), (Some(0), ""), "without {missing:?}");
+        let copied = format!("\"clusters_copied\": {},", CLUSTERS - CLUSTERS.div_ceil(9));
+        assert!(ended.stdout.contains(&copied), "without {missing:?}: {}", ended.stdout);
+        std::fs::read(folder.path().join("overlay.qcow2")).expect("the overlay")
+    };
+    let whole = detached(&[]);
+    // Linux 5.9 and older, and containers, have no rings, or none of this kind; Linux 4.5 and older cannot be asked for the cache.
+    for missing in [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter, libc::SYS_preadv2]
+    {
+        assert!(detached(&[missing]) == whole, "without call {missing} the overlay is another");
+    }
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Reads what extents show, in large pieces and without a new buffer for each.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use instar_plan::extent::{CompressedSource, Extent, Source};
@@ -17,6 +16,7 @@ pub(crate) const BUFFER_BYTES: u64 = 1 << 20;
 
 /// A buffer, and the compressed cluster that was unpacked last.
 pub(crate) struct Reader {
+    /// Empty until something is read.
     buffer: Vec<u8>,
     unpacked: Option<(u32, u64, Vec<u8>)>,
     /// The layer of each device, for messages.
@@ -26,7 +26,7 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn new(job: &Job<'_>) -> Self {
         let layers = job.devices.iter().map(|device| device.layer).collect();
-        Self { buffer: vec![0; to_index(BUFFER_BYTES)], unpacked: None, layers }
+        Self { buffer: Vec::new(), unpacked: None, layers }
     }
 
     /// The bytes of a source, at most [`BUFFER_BYTES`]; `None` stands for zeros.
@@ -43,6 +43,7 @@ impl Reader {
             Source::Absent | Source::Zero => Ok(None),
             Source::Data { device, host_offset } => {
                 let layer = self.layer(device);
+                self.buffer.resize(to_index(BUFFER_BYTES), 0);
                 let bytes = &mut self.buffer[..to_index(length_bytes)];
                 storage.read(DeviceId(device), host_offset, bytes).map_err(|error| Failure::storage(layer, error))?;
                 Ok(Some(bytes))

@@ -71,6 +71,7 @@ impl<'a> Devices<'a> {
             self.files.push(DeviceFile {
                 direct: file.direct(),
                 bulk: file.bulk(),
+                probed: file.probed(),
                 ..DeviceFile::new(file.file(), writable)
             });
         }

@@ -1,13 +1,14 @@
 //! One file behind a device: its length, and what can be done with it. Counts in bytes and never looks at them.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLockWriteGuard};
 
 use rustix::fs::{Advice, FallocateFlags, FileType, SeekFrom};
+use rustix::io::ReadWriteFlags;
 use vm_memory::VolatileSlice;
 
 use super::bulk::Bulk;
@@ -15,7 +16,9 @@ use super::conduit::Conduit;
 use super::direct::{Bounce, DirectFile};
 use super::file_system;
 use super::holes::{self, Holes};
+use super::probes::Probed;
 use super::rehearsal::{Effects, Rehearsal};
+use super::ring::Rings;
 use crate::vm::volatile_io;
 
 /// Length of the buffer between guest memory and a file that is written past the page cache.
@@ -42,6 +45,7 @@ pub struct Backend<'a> {
     file: &'a File,
     direct: Option<DirectFile<'a>>,
     bulk: Option<Bulk<'a>>,
+    probed: Option<Probed>,
     flushing: Flushing,
     rehearsal: Option<Rehearsal<'a>>,
     writable: bool,
@@ -55,6 +59,9 @@ pub struct Backend<'a> {
     opened_bytes: u64,
     length_bytes: AtomicU64,
 }
+
+/// Where something starts in a file.
+pub(super) type Place<'a> = (&'a Backend<'a>, u64);
 
 impl<'a> Backend<'a> {
     /// Takes a file of which nobody else changes the length.
@@ -77,6 +84,7 @@ impl<'a> Backend<'a> {
             file,
             direct: None,
             bulk: None,
+            probed: None,
             flushing: Flushing::default(),
             rehearsal: None,
             writable,
@@ -104,6 +112,13 @@ impl<'a> Backend<'a> {
     #[must_use]
     pub fn bulk(mut self, bulk: Option<&'a File>) -> Self {
         self.bulk = bulk.filter(|_| self.has_bulk).map(Bulk::new);
+        self
+    }
+
+    /// Lets single blocks be read past the page cache through rings, which know the file by a number.
+    #[must_use]
+    pub(crate) fn probed_through(mut self, rings: Option<(Arc<Rings>, u32)>) -> Self {
+        self.probed = rings.map(|(rings, number)| Probed::new(rings, number));
         self
     }
 
@@ -212,6 +227,18 @@ impl<'a> Backend<'a> {
         if self.lends_pages() && !self.in_memory && offset < self.length_bytes() {
             let _ = rustix::fs::fadvise(self.file, offset, NonZeroU64::new(length), Advice::WillNeed);
         }
+    }
+
+    /// The file as rings read it, where that goes past the page cache.
+    pub(super) fn probed(&self) -> Option<&Probed> {
+        self.probed.as_ref().filter(|_| self.lends_pages() && !self.in_memory)
+    }
+
+    /// Whether the page cache has a byte.
+    pub(super) fn is_cached(&self, offset: u64) -> bool {
+        let mut byte = [0];
+        let read = rustix::io::preadv2(self.file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT);
+        read != Err(rustix::io::Errno::AGAIN)
     }
 
     /// Where at or after `offset` the next bytes lie that the file system keeps, and where they end: in front of them

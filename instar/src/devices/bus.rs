@@ -2,7 +2,6 @@
 //! out when a doorbell rings.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 
 use instar_abi::block::{Completion, status};
 use instar_abi::job::{MAX_DEVICES, device_flag};
@@ -19,7 +18,7 @@ use super::backend::Backend;
 use super::chain::Malformed;
 use super::codec_machines::CodecMachines;
 use super::counters::Counters;
-use super::executor::{Executor, Outcome};
+use super::executor::{Executor, Kept, Outcome};
 use super::rehearsal::Effects;
 use super::request::{self, Answer, Request};
 use super::throttle::Throttle;
@@ -36,7 +35,7 @@ pub struct Bus<'f, 'w> {
     backends: Vec<Backend<'f>>,
     throttle: Option<Throttle>,
     codec_machines: Option<CodecMachines>,
-    copied_bytes: AtomicU64,
+    kept: Kept,
     watcher: Watcher<'w>,
     counters: Counters,
 }
@@ -74,7 +73,7 @@ impl<'f, 'w> Bus<'f, 'w> {
             backends,
             throttle: None,
             codec_machines: None,
-            copied_bytes: AtomicU64::new(0),
+            kept: Kept::default(),
             watcher: Watcher::default(),
             counters: Counters::default(),
         })
@@ -146,10 +145,9 @@ impl<'f, 'w> Bus<'f, 'w> {
         let (table, size) = (GuestAddress(queue.desc_table()), queue.size());
         let broken = Malformed("a queue's ring is broken");
         let heads: Vec<u16> = queue.iter(memory).map_err(|_| broken)?.map(|chain| chain.head_index()).collect();
-        let (throttle, copied_bytes) = (self.throttle.as_ref(), &self.copied_bytes);
+        let (throttle, kept) = (self.throttle.as_ref(), &self.kept);
         let codec_machines = self.codec_machines.as_ref().filter(|_| throttle.is_none());
-        let executor =
-            Executor { backends: &self.backends, own: device, memory, throttle, codec_machines, copied_bytes };
+        let executor = Executor { backends: &self.backends, own: device, memory, throttle, codec_machines, kept };
         let mut nobody = |_| ();
         let mut heads = heads.into_iter().peekable();
         while heads.peek().is_some() {

@@ -1,34 +1,35 @@
 //! Compares ranges of two files unit by unit, or of one with zeros, so that their bytes never enter the guest.
 //!
 //! What the file system does not keep reads as zeros and is not read. Once a unit has turned out to differ, the first bytes of
-//! the next ones are looked at alone: mostly they differ there too. The system is told of them together, so that what is not in
-//! the page cache is not waited for piece by piece.
+//! the next ones are looked at alone, all together ahead: mostly they differ there too.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use instar_abi::block::verdict;
 
-use super::backend::{Backend, end_of};
+use super::backend::{Backend, Place, end_of};
+use super::probes::{PROBE_BYTES, Probes};
 
 /// How much of each side is read at once: both together stay in the processor's cache.
 const BUFFER_BYTES: usize = 128 << 10;
-/// What is looked at first where a difference is likely.
-const PROBE_BYTES: u64 = 4 << 10;
 
 /// What a worker needs for comparing.
-#[derive(Debug, Default)]
-pub(super) struct Comparer {
+#[derive(Debug)]
+pub(super) struct Comparer<'a> {
     own: Side,
     other: Side,
     verdicts: Vec<u8>,
-    /// Whether the unit that was compared last holds data that differs.
-    differed: bool,
+    /// Whether the unit that was compared last holds data that differs; one that another worker compared does as well.
+    differed: &'a AtomicBool,
 }
 
-/// A part of a file, or zeros.
-pub(super) type Place<'a> = (&'a Backend<'a>, u64);
+impl<'a> Comparer<'a> {
+    /// One that has compared nothing. `differed` goes from one worker to the next.
+    pub(super) fn new(differed: &'a AtomicBool) -> Self {
+        Self { own: Side::default(), other: Side::default(), verdicts: Vec::new(), differed }
+    }
 
-impl Comparer {
     /// The [`verdict`] of each unit in `length` bytes from both places on; `other` is zeros where it is `None`. What lies
     /// beyond an end reads as zeros. `unit_bytes` is not zero.
     ///
@@ -47,38 +48,43 @@ impl Comparer {
         self.other.begin();
         self.verdicts.clear();
         let mut start = 0;
+        let mut is_likely = self.differed.load(Ordering::Relaxed);
         let mut is_expected = false;
         while start < length {
             let end = start.saturating_add(unit_bytes).min(length);
-            let is_likely = self.differed;
-            if is_likely && !is_expected {
-                for (backend, offset) in [Some(own), other].into_iter().flatten() {
-                    expect_probes(backend, offset, (start..length).step_by(to_step(unit_bytes)));
+            // Short units are looked at as a whole.
+            let probes = is_likely && unit_bytes > PROBE_BYTES;
+            if probes && !is_expected {
+                self.own.probes.look_ahead(own, start..length, unit_bytes);
+                if let Some(other) = other {
+                    self.other.probes.look_ahead(other, start..length, unit_bytes);
                 }
                 is_expected = true;
             }
-            let found = self.unit(own, other, start..end, if is_likely { end } else { length }, is_likely)?;
-            self.differed = found == verdict::DIFFERS;
+            let found = self.unit(own, other, start..end, if probes { end } else { length }, probes)?;
+            is_likely = found == verdict::DIFFERS;
             self.verdicts.push(found);
             start = end;
         }
+        self.differed.store(is_likely, Ordering::Relaxed);
         Ok(&self.verdicts)
     }
 
-    /// Compares one unit; reading may go on up to `limit`.
+    /// Compares one unit; reading may go on up to `limit`. Its first bytes may have been looked at ahead.
     fn unit(
         &mut self,
         own: Place<'_>,
         other: Option<Place<'_>>,
         unit: std::ops::Range<u64>,
         limit: u64,
-        is_likely: bool,
+        is_probed: bool,
     ) -> io::Result<u8> {
         let (mut differs, mut has_data) = (false, false);
         let mut at = unit.start;
         while at < unit.end && !(differs && has_data) {
-            let probes = is_likely && at == unit.start;
+            let probes = is_probed && at == unit.start;
             let count = (unit.end - at).min(if probes { PROBE_BYTES } else { BUFFER_BYTES as u64 });
+            // What was looked at ahead is not read again with what follows it.
             let limit = if probes { at + count } else { limit };
             let own = self.own.bytes(own, at, count, limit)?;
             let other = other.map_or(Ok(None), |place| self.other.bytes(place, at, count, limit))?;
@@ -105,6 +111,7 @@ struct Side {
     buffer: Vec<u8>,
     /// What the buffer holds, relative to the comparison's start.
     filled: std::ops::Range<u64>,
+    probes: Probes,
     /// From the first to the second offset in the file there is a hole, up to the third there is data.
     known: [u64; 3],
 }
@@ -113,6 +120,7 @@ impl Side {
     /// Forgets everything: another comparison begins.
     fn begin(&mut self) {
         self.filled = 0..0;
+        self.probes.begin();
         self.known = [0; 3];
     }
 
@@ -122,6 +130,10 @@ impl Side {
         if at < self.filled.start || at + count > self.filled.end {
             if self.is_hole(backend, offset + at, count) {
                 return Ok(None);
+            }
+            if count <= PROBE_BYTES && self.probes.has(at) {
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                return Ok(self.probes.get(at).and_then(|bytes| bytes.get(..count)));
             }
             self.buffer.resize(BUFFER_BYTES, 0);
             let length = usize::try_from(limit - at).unwrap_or(usize::MAX).min(BUFFER_BYTES);
@@ -147,17 +159,6 @@ impl Side {
         }
         offset.saturating_add(length) <= self.known[1]
     }
-}
-
-/// Tells the system what will be looked at of the units that start at `starts`, counted from `offset` on.
-fn expect_probes(backend: &Backend<'_>, offset: u64, starts: impl Iterator<Item = u64>) {
-    for start in starts {
-        backend.expect(offset + start, PROBE_BYTES);
-    }
-}
-
-fn to_step(unit_bytes: u64) -> usize {
-    usize::try_from(unit_bytes).unwrap_or(usize::MAX)
 }
 
 /// Fills a buffer from a file, with zeros beyond the file's end.

@@ -1,7 +1,7 @@
 //! Carries out batches of requests: what stands between two barriers in any order and, where it is much, in parallel.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -35,7 +35,7 @@ const PACKING_COST: u64 = 32;
 /// About how much of a list of copies one thread does in one go, so that several can share it.
 const CUT_BYTES: u64 = 16 << 20;
 /// How much of a comparison one thread does in one go; at least one unit.
-const COMPARED_TOGETHER_BYTES: u64 = 1 << 20;
+const COMPARED_TOGETHER_BYTES: u64 = 8 << 20;
 /// Length of a part where there is a limit, in pieces that the limit lets through: some tenths of a second.
 const PIECES_A_PART: u64 = 8;
 
@@ -73,8 +73,16 @@ pub(super) struct Executor<'a> {
     pub(super) throttle: Option<&'a Throttle>,
     /// Machines that pack and unpack, where there are some.
     pub(super) codec_machines: Option<&'a CodecMachines>,
-    /// Counts the bytes that have been copied from devices in front of the own one, where the upper layers are.
-    pub(super) copied_bytes: &'a AtomicU64,
+    pub(super) kept: &'a Kept,
+}
+
+/// What stays from one batch to the next.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Counts the bytes that have been copied from devices in front of that whose doorbell rang, where the upper layers are.
+    pub(super) copied_bytes: AtomicU64,
+    /// Whether what was compared last differed.
+    pub(super) differed: AtomicBool,
 }
 
 /// Is told how much has been copied.
@@ -100,10 +108,10 @@ struct Job<'r> {
 }
 
 /// What a thread keeps between pieces.
-#[derive(Debug, Default)]
-struct Tools {
+#[derive(Debug)]
+struct Tools<'a> {
     copier: Copier,
-    comparer: Comparer,
+    comparer: Comparer<'a>,
 }
 
 impl Executor<'_> {
@@ -114,7 +122,7 @@ impl Executor<'_> {
         for (at, request) in requests.iter().enumerate() {
             if request.action.is_barrier() {
                 self.stretch(&requests[start..at], &mut outcomes[start..at], watcher);
-                let pace = Pace::new(None, self.copied_bytes, None);
+                let pace = Pace::new(None, &self.kept.copied_bytes, None);
                 if let Err(error) = self.whole(&request.action, &pace) {
                     outcomes[at] = Outcome::failed(&error, 0);
                 }
@@ -157,8 +165,8 @@ impl Executor<'_> {
         let failures = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
         let work = |watcher| {
-            let mut tools = Tools::default();
-            let mut pace = Pace::new(self.throttle, self.copied_bytes, watcher);
+            let mut tools = Tools { comparer: Comparer::new(&self.kept.differed), copier: Copier::default() };
+            let mut pace = Pace::new(self.throttle, &self.kept.copied_bytes, watcher);
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if let Err((record, error)) = self.piece(job, &mut tools, &mut pace) {
                     let failure = (job.request, Outcome::failed(&error, record));
@@ -179,7 +187,7 @@ impl Executor<'_> {
                 work(Some(&mut *watcher));
             });
             // The last piece may have been another worker's, who has nobody to tell.
-            watcher(self.copied_bytes.load(Ordering::Relaxed));
+            watcher(self.kept.copied_bytes.load(Ordering::Relaxed));
         }
         for (request, outcome) in failures.into_inner().unwrap_or_else(PoisonError::into_inner) {
             outcomes[request] = outcome;
@@ -197,7 +205,7 @@ impl Executor<'_> {
         self.throttle.map_or(CUT_BYTES, |throttle| (throttle.piece_bytes() * PIECES_A_PART).min(CUT_BYTES))
     }
 
-    fn piece(&self, job: &Job<'_>, tools: &mut Tools, pace: &mut Pace<'_>) -> Result<(), Failed> {
+    fn piece(&self, job: &Job<'_>, tools: &mut Tools<'_>, pace: &mut Pace<'_>) -> Result<(), Failed> {
         match job.piece {
             Piece::Whole(action) => self.whole(action, pace).map_err(|error| (0, error)),
             Piece::Copy(run) => tools.copier.copy(self.backends, self.own, &run, pace),
@@ -220,7 +228,7 @@ impl Executor<'_> {
         record: &CompareRecord,
         part: Range,
         place: GuestAddress,
-        comparer: &mut Comparer,
+        comparer: &mut Comparer<'_>,
     ) -> io::Result<()> {
         let other = match record.other_device {
             ZEROS => None,

@@ -22,6 +22,9 @@ use super::walk::Found;
 use crate::code::Code;
 use crate::text::Printable;
 
+/// Shorter files are read through the page cache: what is made for reading past it takes as long.
+const PROBED_BYTES_MIN: u64 = 16 << 20;
+
 /// How a file is opened and what its locks claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -65,6 +68,7 @@ pub struct ImageFile {
     file: File,
     direct: Option<File>,
     bulk: Option<File>,
+    probed: Option<File>,
     name: Vec<u8>,
     canonical: PathBuf,
     access: Access,
@@ -95,7 +99,7 @@ impl ImageFile {
         info!(file = %Printable(name), ?access, is_locked = claim.is_some(), length_bytes = status.len(), "opened");
         let (identity, is_block_device) = (identity_of(&status), status.file_type().is_block_device());
         let name = name.to_vec();
-        Ok(Self { file, direct: None, bulk: None, name, canonical, access, identity, is_block_device })
+        Ok(Self { file, direct: None, bulk: None, probed: None, name, canonical, access, identity, is_block_device })
     }
 
     /// The open file.
@@ -202,6 +206,20 @@ impl ImageFile {
     /// The file as [`ImageFile::open_for_bulk`] has opened it.
     pub fn bulk(&self) -> Option<&File> {
         self.bulk.as_ref()
+    }
+
+    /// Opens the file a second time, so that single blocks of it can be compared past the system's page cache, if there may be enough of
+    /// them. Not possible everywhere, and no loss where it is not.
+    pub fn open_for_probes(&mut self) {
+        let is_long = || self.facts().is_ok_and(|facts| facts.length_bytes >= PROBED_BYTES_MIN);
+        if self.direct.is_none() && !self.is_block_device && is_long() {
+            self.probed = self.open_again(false, OFlag::O_DIRECT).ok();
+        }
+    }
+
+    /// The file as [`ImageFile::open_for_probes`] has opened it.
+    pub fn probed(&self) -> Option<&File> {
+        self.probed.as_ref()
     }
 
     /// Makes durable what the file holds, its length among it.

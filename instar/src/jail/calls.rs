@@ -135,7 +135,9 @@ const PUNCH_HOLE_KEEP_SIZE: u32 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_
 const ZERO_RANGE: u32 = libc::FALLOC_FL_ZERO_RANGE.unsigned_abs();
 const DONT_NEED: u32 = libc::POSIX_FADV_DONTNEED.unsigned_abs();
 const WILL_NEED: u32 = libc::POSIX_FADV_WILLNEED.unsigned_abs();
-/// Second argument of lseek.
+/// Sixth argument of preadv2.
+const DONT_WAIT: u32 = libc::RWF_NOWAIT.unsigned_abs();
+/// Third argument of lseek.
 const SEEK_DATA: u32 = libc::SEEK_DATA.unsigned_abs();
 const SEEK_HOLE: u32 = libc::SEEK_HOLE.unsigned_abs();
 const GET_FLAGS: u32 = libc::F_GETFD.unsigned_abs();
@@ -204,6 +206,8 @@ pub const CALLS: &[Call] = &[
     call("sync_file_range", libc::SYS_sync_file_range, &[], Writers, Everywhere, "starts writing to the disk early"),
     call("fadvise64", libc::SYS_fadvise64, &[is(3, DONT_NEED)], Writers, Everywhere, "drops pages of an overlay that will be emptied"),
     call("fadvise64", libc::SYS_fadvise64, &[is(3, WILL_NEED)], Rehearsers, Somewhere, "lets the system read ahead what will be compared"),
+    call("io_uring_enter", libc::SYS_io_uring_enter, &[], Writers, Somewhere, "compares many blocks of images at once, through rings that can do nothing else"),
+    call("preadv2", libc::SYS_preadv2, &[is(5, DONT_WAIT)], Writers, Somewhere, "asks whether the page cache has what will be compared"),
     call("copy_file_range", libc::SYS_copy_file_range, &[], Writers, Somewhere, "copies on file systems that share blocks or copy on a server"),
     call("splice", libc::SYS_splice, &[is(5, 0)], Writers, Somewhere, "passes pages on to what is written past the page cache"),
     call("fcntl", libc::SYS_fcntl, &[is(1, GET_FLAGS)], All, Somewhere, "debug builds make sure that what they close is open"),

@@ -195,7 +195,9 @@ impl<'a> Rebase<'a> {
                 file.bypass_cache().map_err(failed)?;
             }
         }
-        self.chains.layers[0].files_mut().for_each(ImageFile::open_for_bulk);
+        let [overlay, sources @ ..] = self.chains.layers.as_mut_slice() else { return Ok(()) };
+        overlay.files_mut().for_each(ImageFile::open_for_bulk);
+        sources.iter_mut().flat_map(Layer::files_mut).for_each(ImageFile::open_for_probes);
         Ok(())
     }
 

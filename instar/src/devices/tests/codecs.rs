@@ -1,7 +1,6 @@
 //! Clusters and packed ones in real machines: what comes out, and how each of the things that can go wrong is answered.
 
 use std::fs::File;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use instar_abi::block::{UnpackRecord, codec, status};
@@ -12,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::Backend;
 use super::super::codec_machines::CodecMachines;
-use super::super::executor::{Executor, Outcome};
+use super::super::executor::{Executor, Kept, Outcome};
 use super::super::pack::Clusters;
 use super::super::request::{Action, Answer, Request};
 use super::{ANSWER, DATA, backend, contents, direct, file, pattern, ram, read_bytes};
@@ -67,10 +66,9 @@ fn serve(
     codec_machines: &CodecMachines,
     action: Action,
 ) -> Outcome {
-    let copied_bytes = AtomicU64::new(0);
+    let kept = Kept::default();
     let codec_machines = Some(codec_machines);
-    let executor =
-        Executor { backends, own, memory: ram.dma(), throttle: None, codec_machines, copied_bytes: &copied_bytes };
+    let executor = Executor { backends, own, memory: ram.dma(), throttle: None, codec_machines, kept: &kept };
     let answer = Answer::Completion(GuestAddress(ANSWER));
     executor.execute(&[Request { head: 0, action, answer, writable_bytes: 16 }], &mut |_| ())[0]
 }

@@ -3,7 +3,6 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use instar_abi::block::CopyRecord;
@@ -12,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::{Backend, Flushing};
 use super::super::chain::Span;
-use super::super::executor::Executor;
+use super::super::executor::{Executor, Kept};
 use super::super::request::{Action, Answer, Range, Request};
 use super::super::throttle::Throttle;
 use super::{ANSWER, DATA, contents, direct, file, pattern, ram, read_bytes};
@@ -66,16 +65,16 @@ fn action(change: &Change) -> Action {
 }
 
 /// What carries out requests of device 1.
-fn on_device_1<'a>(backends: &'a [Backend<'a>], memory: &'a DmaMemory, copied_bytes: &'a AtomicU64) -> Executor<'a> {
-    Executor { backends, own: 1, memory, throttle: None, codec_machines: None, copied_bytes }
+fn on_device_1<'a>(backends: &'a [Backend<'a>], memory: &'a DmaMemory, kept: &'a Kept) -> Executor<'a> {
+    Executor { backends, own: 1, memory, throttle: None, codec_machines: None, kept }
 }
 
 fn apply(backends: &[Backend<'_>], actions: &[Change]) -> Vec<i32> {
     let ram = ram();
     ram.dma().write_slice(&pattern(20_003, 77), GuestAddress(DATA)).expect("in memory");
     let requests: Vec<Request> = actions.iter().map(|change| request(action(change))).collect();
-    let copied_bytes = AtomicU64::new(0);
-    let executor = on_device_1(backends, ram.dma(), &copied_bytes);
+    let kept = Kept::default();
+    let executor = on_device_1(backends, ram.dma(), &kept);
     // One after the other: in one batch, changes to the same bytes may come in any order.
     requests.chunks(1).flat_map(|one| executor.execute(one, &mut |_| ())).map(|outcome| outcome.errno).collect()
 }
@@ -96,8 +95,8 @@ proptest! {
         prop_assert_eq!(contents(&past), contents(&plain));
         let (ram, wanted) = (ram(), contents(&plain));
         let read = Action::Read { offset: 5, spans: vec![Span { address: GuestAddress(DATA), length: 9000 }], exact: false };
-        let copied_bytes = AtomicU64::new(0);
-        on_device_1(&backends, ram.dma(), &copied_bytes)
+        let kept = Kept::default();
+        on_device_1(&backends, ram.dma(), &kept)
             .execute(&[request(read)], &mut |_| ());
         let shown: Vec<u8> = wanted.into_iter().skip(5).chain(std::iter::repeat(0)).take(9000).collect();
         prop_assert_eq!(read_bytes(ram.dma(), DATA, 9000), shown);
@@ -106,10 +105,10 @@ proptest! {
 
 /// Has device 1 copy a list; gives the error number of that, and how many bytes were counted.
 fn copy(backends: &[Backend<'_>], records: Vec<CopyRecord>) -> (i32, u64) {
-    let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
-    let executor = on_device_1(backends, ram.dma(), &copied_bytes);
+    let (ram, kept) = (ram(), Kept::default());
+    let executor = on_device_1(backends, ram.dma(), &kept);
     let outcomes = executor.execute(&[request(Action::Copy(records))], &mut |_| ());
-    (outcomes[0].errno, copied_bytes.into_inner())
+    (outcomes[0].errno, kept.copied_bytes.into_inner())
 }
 
 /// Where a piece comes from and how long it is: often on whole pages, which need no copying on their way.
@@ -221,7 +220,7 @@ fn a_limit_holds_for_copies_and_writes_of_all_workers_together() {
         source_device: 0,
         reserved: 0,
     };
-    let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
+    let (ram, kept) = (ram(), Kept::default());
     ram.dma().write_slice(&pattern(20_000, 7), GuestAddress(DATA)).expect("in memory");
     let start = Instant::now();
     let throttle = Throttle::new(8 << 20);
@@ -231,7 +230,7 @@ fn a_limit_holds_for_copies_and_writes_of_all_workers_together() {
         memory: ram.dma(),
         throttle: throttle.as_ref(),
         codec_machines: None,
-        copied_bytes: &copied_bytes,
+        kept: &kept,
     };
     let write = Action::Write {
         offset: 9 << 20,
@@ -250,14 +249,14 @@ fn flushes_that_are_not_passed_on_are_no_errors() {
     let target = file(b"x");
     for flushing in [Flushing::OnRequest, Flushing::AfterEachBatch, Flushing::Never] {
         let backends = [Backend::new(&target, true).expect("a file").flushing(flushing)];
-        let (ram, copied_bytes) = (ram(), AtomicU64::new(0));
+        let (ram, kept) = (ram(), Kept::default());
         let executor = Executor {
             backends: &backends,
             own: 0,
             memory: ram.dma(),
             throttle: None,
             codec_machines: None,
-            copied_bytes: &copied_bytes,
+            kept: &kept,
         };
         let outcomes = executor.execute(&[request(Action::Resize(9)), request(Action::Flush)], &mut |_| ());
         assert_eq!((outcomes[0].errno, outcomes[1].errno), (0, 0));

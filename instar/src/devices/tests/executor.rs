@@ -1,14 +1,13 @@
 //! What requests do to files.
 
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicU64;
 
 use instar_abi::block::{CompareRecord, CopyRecord, ZEROS, status};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::Backend;
 use super::super::chain::Span;
-use super::super::executor::{Executor, Outcome};
+use super::super::executor::{Executor, Kept, Outcome};
 use super::super::request::{Action, Answer, Range, Request};
 use super::{ANSWER, DATA, backend, contents, file, pattern, ram, read_bytes};
 use crate::vm::DmaMemory;
@@ -19,8 +18,8 @@ fn request(action: Action) -> Request {
 
 fn execute(memory: &DmaMemory, backends: &[Backend<'_>], own: usize, actions: Vec<Action>) -> Vec<Outcome> {
     let requests: Vec<Request> = actions.into_iter().map(request).collect();
-    let copied_bytes = AtomicU64::new(0);
-    Executor { backends, own, memory, throttle: None, codec_machines: None, copied_bytes: &copied_bytes }
+    let kept = Kept::default();
+    Executor { backends, own, memory, throttle: None, codec_machines: None, kept: &kept }
         .execute(&requests, &mut |_| ())
 }
 

@@ -4,6 +4,7 @@ mod bus;
 mod codecs;
 mod direct;
 mod executor;
+mod probes;
 mod rehearsal;
 mod request;
 mod transport;

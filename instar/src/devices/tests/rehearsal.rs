@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use instar_abi::block::{CopyRecord, status};
 use proptest::prelude::*;
@@ -10,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::Backend;
 use super::super::chain::Span;
-use super::super::executor::{Executor, Outcome};
+use super::super::executor::{Executor, Kept, Outcome};
 use super::super::rehearsal::{Effects, obstacle};
 use super::super::request::{Action, Answer, Range, Request};
 use super::{ANSWER, DATA, contents, file, pattern, ram, read_bytes};
@@ -21,15 +20,8 @@ const ROOM: u64 = 3000;
 
 fn execute(ram: &GuestRam, backends: &[Backend<'_>], own: usize, action: Action) -> Outcome {
     let request = Request { head: 0, action, answer: Answer::Completion(GuestAddress(ANSWER)), writable_bytes: 16 };
-    let copied_bytes = AtomicU64::new(0);
-    let executor = Executor {
-        backends,
-        own,
-        memory: ram.dma(),
-        throttle: None,
-        codec_machines: None,
-        copied_bytes: &copied_bytes,
-    };
+    let kept = Kept::default();
+    let executor = Executor { backends, own, memory: ram.dma(), throttle: None, codec_machines: None, kept: &kept };
     executor.execute(&[request], &mut |_| ())[0]
 }
 
