@@ -30,8 +30,7 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 /// The most machines that pack and unpack for one job: more of them than disks can follow only take memory.
 const CODEC_MACHINES_MAX: usize = 4;
 
-/// Makes machines that pack and unpack for [`Session::codec_machines`]: one more than there are processors, as one may be waiting for
-/// the disk; none where there is one processor alone, or where guests run in processes, which only the thread that made them can run.
+/// Makes machines that pack and unpack for [`Session::codec_machines`]: as many as there are processors; none where there is one processor alone, or where guests run in processes, which only the thread that made them can run.
 /// What cannot be made is done without.
 #[must_use]
 pub fn prepare_codec_machines(platform: &Platform) -> Vec<Prepared> {
@@ -39,8 +38,9 @@ pub fn prepare_codec_machines(platform: &Platform) -> Vec<Prepared> {
     if processors < 2 || platform.kind() != Runner::Kvm {
         return Vec::new();
     }
-    let count = (processors + 1).min(CODEC_MACHINES_MAX);
-    (0..count).map_while(|_| Prepared::resident(platform, program::codec(), CODEC_MEMORY_BYTES).ok()).collect()
+    (0..processors.min(CODEC_MACHINES_MAX))
+        .map_while(|_| Prepared::resident(platform, program::codec(), CODEC_MEMORY_BYTES).ok())
+        .collect()
 }
 
 /// A file that becomes a device; its place in the list is the device's number.

@@ -96,7 +96,7 @@ pub const MAX_RECORDS: u32 = 4096;
 /// The most packed bytes of one cluster of an UNPACK list, and the most that one unpacks to.
 pub const MAX_CLUSTER_BYTES: u32 = 2 << 20;
 /// The most records in one UNPACK list.
-pub const MAX_UNPACK_RECORDS: u32 = 1024;
+pub const MAX_UNPACK_RECORDS: u32 = 4096;
 /// The most bytes of clusters in one PACK.
 pub const MAX_PACK_BYTES: u32 = 4 << 20;
 /// The most data bytes in one read or write request.

@@ -1,5 +1,6 @@
 //! What the host and a machine that packs and unpacks have in common. Such a machine has no job, no devices and no report: batch
-//! after batch the host puts a table and clusters into its memory, and takes them out in their other form.
+//! after batch the host puts a table and clusters into a slot of its memory, and takes them out in their other form. While the
+//! machine is at one slot the host fills and empties the others, so that it need not wait.
 //!
 //! All of it lies at the start of what devices may reach, which is the heap of other programs; this program's heap begins behind
 //! it.
@@ -14,24 +15,36 @@ pub mod task {
     pub const PACK: u32 = 1;
 }
 
-/// The table: a [`Batch`], then [`Entry`]s.
-pub const TABLE_START: u64 = HEAP_START;
-/// Length of the table's place in bytes.
+/// The number of the slot whose turn it is, of 4 bytes; written by the host before it lets the machine go on.
+pub const TURN_START: u64 = HEAP_START;
+/// How many slots there are: what is at work, what is being filled, and what is being written to a disk.
+pub const SLOTS: u32 = 3;
+/// Where the first slot lies; it starts with its table.
+pub const SLOTS_START: u64 = HEAP_START + 4096;
+/// Length of a slot in bytes, with its three places.
+pub const SLOT_BYTES: u64 = UNPACKED_IN_SLOT + UNPACKED_BYTES;
+/// Length of the table's place in bytes: a [`Batch`], then [`Entry`]s.
 pub const TABLE_BYTES: u64 = 16 << 10;
 /// The most clusters in one batch.
 pub const MAX_ENTRIES: u32 = 256;
-/// Where packed bytes lie.
-pub const PACKED_START: u64 = TABLE_START + TABLE_BYTES;
+/// Where packed bytes lie, counted from the start of the slot.
+pub const PACKED_IN_SLOT: u64 = TABLE_BYTES;
 /// The most packed bytes in one batch.
 pub const PACKED_BYTES: u64 = 2 << 20;
-/// Where unpacked bytes lie.
-pub const UNPACKED_START: u64 = PACKED_START + PACKED_BYTES;
+/// Where unpacked bytes lie, counted from the start of the slot.
+pub const UNPACKED_IN_SLOT: u64 = PACKED_IN_SLOT + PACKED_BYTES;
 /// The most unpacked bytes in one batch.
 pub const UNPACKED_BYTES: u64 = 2 << 20;
 /// Where the program's heap begins.
-pub const CODEC_HEAP_START: u64 = HEAP_START + (6 << 20);
+pub const CODEC_HEAP_START: u64 = HEAP_START + (14 << 20);
 /// How much memory the machine has: its heap takes a decoder of a cluster of 2 MiB several times.
-pub const CODEC_MEMORY_BYTES: u64 = 80 << 20;
+pub const CODEC_MEMORY_BYTES: u64 = 88 << 20;
+
+/// Where a slot starts, in bytes. The machine has the slots below [`SLOTS`].
+#[must_use]
+pub const fn slot_start(slot: u32) -> u64 {
+    SLOTS_START + slot as u64 * SLOT_BYTES
+}
 
 wire_struct! {
     /// What is to be done.

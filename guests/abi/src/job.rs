@@ -3,7 +3,7 @@
 /// `JobHeader::magic`: "INSTARJB" in ASCII.
 pub const JOB_MAGIC: u64 = u64::from_le_bytes(*b"INSTARJB");
 /// Version of this contract; host and guest are built together and must agree exactly.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 /// The most devices one job can have.
 pub const MAX_DEVICES: usize = 256;
 /// The longest string (backing name, new backing name) in bytes; the qcow2 format's own limit is 1023.

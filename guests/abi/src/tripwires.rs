@@ -58,7 +58,7 @@ pin! {
 pin! {
     job::JOB_MAGIC => 0x424a_5241_5453_4e49, "a guest refuses a job without it";
     report::REPORT_MAGIC => 0x5052_5241_5453_4e49, "the host refuses a report without it";
-    job::ABI_VERSION => 8, "both sides are built with one version and must agree exactly";
+    job::ABI_VERSION => 9, "both sides are built with one version and must agree exactly";
     job::MAX_DEVICES => 256, "the job's fields behind the device table move with it";
     job::SECRETS_OFFSET => 16 << 10, "the guest looks for passphrases here";
     job::MAX_NAME_BYTES => 1024, "names have this much room in job and report";
@@ -117,14 +117,17 @@ pin! {
     memory::HEAP_START => 0x120_0000, "devices reach memory from here on";
     memory::MIN_MEMORY_BYTES => 32 << 20, "a guest counts on a heap of some size";
     memory::MAX_MEMORY_BYTES => 0xc000_0000, "device pages lie above it";
-    codec_machine::TABLE_START => 0x120_0000, "the host puts the table here";
-    codec_machine::PACKED_START => 0x120_4000, "the host puts packed bytes here";
-    codec_machine::UNPACKED_START => 0x140_4000, "the host takes unpacked bytes from here";
-    codec_machine::CODEC_HEAP_START => 0x180_0000, "what host and guest share must not be in the heap";
+    codec_machine::TURN_START => 0x120_0000, "the host says here whose turn it is";
+    codec_machine::SLOTS => 3, "the host fills so many slots";
+    codec_machine::SLOTS_START => 0x120_1000, "the host puts the first table here";
+    codec_machine::SLOT_BYTES => 0x40_4000, "the host puts the next table so far behind it";
+    codec_machine::PACKED_IN_SLOT => 0x4000, "the host puts packed bytes here";
+    codec_machine::UNPACKED_IN_SLOT => 0x20_4000, "the host takes unpacked bytes from here";
+    codec_machine::CODEC_HEAP_START => 0x200_0000, "what host and guest share must not be in the heap";
 }
 
 const _: () = assert!(
-    codec_machine::UNPACKED_START + codec_machine::UNPACKED_BYTES <= codec_machine::CODEC_HEAP_START,
+    codec_machine::slot_start(codec_machine::SLOTS) <= codec_machine::CODEC_HEAP_START,
     "the heap begins behind what host and guest share"
 );
 const _: () = assert!(
@@ -232,7 +235,7 @@ pin! {
     block::codec::ZSTD => 2, "bytes would be unpacked in another way than they were packed";
     block::MAX_CLUSTER_BYTES => 2 << 20, "a list with a longer cluster is malformed";
     block::MAX_PACK_BYTES => 4 << 20, "more clusters are malformed";
-    block::MAX_UNPACK_RECORDS => 1024, "a longer list is malformed";
+    block::MAX_UNPACK_RECORDS => 4096, "a longer list is malformed";
     block::kind::DISCARD => 11, "virtio 1.2 says so";
     block::kind::WRITE_ZEROES => 13, "virtio 1.2 says so";
     block::kind::READ_BYTES => 0x8000_0001, "the host acts on this number";

@@ -197,7 +197,7 @@ impl Executor<'_> {
     /// How many threads work on jobs: for packing and unpacking as many as there are machines.
     fn workers(&self, jobs: &[Job<'_>]) -> usize {
         let is_for_machines = jobs.iter().any(|job| matches!(job.piece, Piece::Unpack(_) | Piece::Pack(_)));
-        self.codec_machines.filter(|_| is_for_machines).map_or(WORKERS, CodecMachines::count)
+        self.codec_machines.filter(|_| is_for_machines).map_or(WORKERS, CodecMachines::slot_count)
     }
 
     /// Where there is a limit parts are short, so that all workers are done at about the same time.

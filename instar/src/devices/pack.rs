@@ -5,11 +5,11 @@
 use std::io;
 
 use instar_abi::block::PackedLength;
-use instar_abi::codec_machine::{Batch, Entry, MAX_ENTRIES, PACKED_START, TABLE_START, UNPACKED_START, task};
+use instar_abi::codec_machine::{Batch, Entry, MAX_ENTRIES, task};
 use instar_abi::wire::Wire;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::codec_machines::{CodecMachine, CodecMachines, fault, slice};
+use super::codec_machines::{CodecMachines, Slot, fault, slice};
 use crate::vm::DmaMemory;
 
 /// About how much is packed in one go, so that several machines can share what there is.
@@ -58,10 +58,10 @@ impl Clusters {
     /// # Errors
     /// The machine's; `ENODEV` where none is left; `EBADMSG` where it does not do what it was asked for.
     pub(super) fn pack(&self, memory: &DmaMemory, machines: &CodecMachines) -> io::Result<()> {
-        machines.lend(|machine| self.through(memory, machine))
+        machines.lend(|slot| self.through(memory, slot))
     }
 
-    fn through(&self, memory: &DmaMemory, machine: &mut CodecMachine) -> io::Result<()> {
+    fn through(&self, memory: &DmaMemory, slot: &mut Slot) -> io::Result<()> {
         let cluster_bytes = self.cluster_bytes;
         let count = u32::try_from(self.count).unwrap_or(u32::MAX);
         let mut table = vec![0; Batch::SIZE_BYTES + self.count * Entry::SIZE_BYTES];
@@ -69,21 +69,20 @@ impl Clusters {
         for entry in table[Batch::SIZE_BYTES..].chunks_exact_mut(Entry::SIZE_BYTES) {
             Entry { codec: self.codec, packed_bytes: 0, cluster_bytes, reserved: 0 }.put(entry);
         }
-        let own = machine.memory();
         let length = u32::try_from(self.length()).map_err(|_| fault())?;
-        slice(memory, self.bytes.0, length)?.copy_to_volatile_slice(slice(own, UNPACKED_START, length)?);
-        own.write_slice(&table, GuestAddress(TABLE_START)).map_err(|_| fault())?;
-        machine.run()?;
-        machine.memory().read_slice(&mut table, GuestAddress(TABLE_START)).map_err(|_| fault())?;
+        slice(memory, self.bytes.0, length)?.copy_to_volatile_slice(slot.unpacked(0, length)?);
+        slot.write_table(&table)?;
+        slot.run()?;
+        slot.read_table(&mut table)?;
         if Batch::get(&table).done != count {
             return Err(io::Error::from_raw_os_error(libc::EBADMSG));
         }
-        self.take(&table[Batch::SIZE_BYTES..], memory, machine.memory())
+        self.take(&table[Batch::SIZE_BYTES..], memory, slot)
     }
 
     /// Hands over what a machine has packed. Its lengths are as hostile as the clusters were.
-    fn take(&self, entries: &[u8], memory: &DmaMemory, machine: &DmaMemory) -> io::Result<()> {
-        let mut from = PACKED_START;
+    fn take(&self, entries: &[u8], memory: &DmaMemory, slot: &Slot) -> io::Result<()> {
+        let mut from = 0;
         let mut to = self.places.0;
         let mut lengths = Vec::with_capacity(self.count * PackedLength::SIZE_BYTES);
         for entry in entries.chunks_exact(Entry::SIZE_BYTES).map(Entry::get) {
@@ -92,7 +91,7 @@ impl Clusters {
                 return Err(io::Error::from_raw_os_error(libc::EBADMSG));
             }
             if bytes > 0 {
-                slice(machine, from, bytes)?.copy_to_volatile_slice(slice(memory, to, bytes)?);
+                slot.packed(from, bytes)?.copy_to_volatile_slice(slice(memory, to, bytes)?);
             }
             lengths.extend_from_slice(&bytes.to_le_bytes());
             from += u64::from(bytes);

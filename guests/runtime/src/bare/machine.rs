@@ -6,7 +6,9 @@ use core::arch::asm;
 use core::ptr;
 use core::slice;
 
-use instar_abi::codec_machine::{PACKED_BYTES, PACKED_START, TABLE_BYTES, TABLE_START, UNPACKED_BYTES, UNPACKED_START};
+use instar_abi::codec_machine::{
+    PACKED_BYTES, PACKED_IN_SLOT, SLOTS, TABLE_BYTES, TURN_START, UNPACKED_BYTES, UNPACKED_IN_SLOT, slot_start,
+};
 use instar_abi::job::MAX_DEVICES;
 use instar_abi::memory::{
     DEVICES_START, DeviceState, HEAP_START, JOB_BYTES, JOB_START, PANIC_TEXT_BYTES, REPORT_BYTES, REPORT_START,
@@ -35,17 +37,21 @@ pub(super) fn report() -> &'static mut [u8] {
     unsafe { slice::from_raw_parts_mut(start, REPORT_BYTES as usize) }
 }
 
-/// Shows the memory that host and program share in a machine that packs and unpacks, as table, packed and unpacked bytes, and then
-/// says that what is in it is done. Returns when the host has put something else there.
+/// Shows the slot whose turn it is in a machine that packs and unpacks, as table, packed and unpacked bytes, and then says that what
+/// is in it is done. Returns when it is the next slot's turn.
 pub(super) fn with_batch(work: impl FnOnce(&mut [u8], &mut [u8], &mut [u8])) {
-    let place = |start: u64| ptr::with_exposed_provenance_mut(start as usize);
-    // SAFETY: this memory lies in front of the heap and is used for nothing else; the host writes to it only while the
-    // program waits below, when these borrows have ended.
-    let table = unsafe { slice::from_raw_parts_mut(place(TABLE_START), TABLE_BYTES as usize) };
+    let turn = ptr::with_exposed_provenance::<u32>(TURN_START as usize);
+    // SAFETY: the host maps this memory, and changes the number only while the program waits below.
+    let slot = unsafe { turn.read_volatile() };
+    assert!(slot < SLOTS, "there is no slot {slot}");
+    let place = |offset: u64| ptr::with_exposed_provenance_mut((slot_start(slot) + offset) as usize);
+    // SAFETY: this memory lies in front of the heap and is used for nothing else; the host writes to a slot only while it is not
+    // that slot's turn, or while the program waits below, when these borrows have ended.
+    let table = unsafe { slice::from_raw_parts_mut(place(0), TABLE_BYTES as usize) };
     // SAFETY: as above.
-    let packed = unsafe { slice::from_raw_parts_mut(place(PACKED_START), PACKED_BYTES as usize) };
+    let packed = unsafe { slice::from_raw_parts_mut(place(PACKED_IN_SLOT), PACKED_BYTES as usize) };
     // SAFETY: as above.
-    let unpacked = unsafe { slice::from_raw_parts_mut(place(UNPACKED_START), UNPACKED_BYTES as usize) };
+    let unpacked = unsafe { slice::from_raw_parts_mut(place(UNPACKED_IN_SLOT), UNPACKED_BYTES as usize) };
     work(table, packed, unpacked);
     write_register(CONTROL_START + control::BATCH_DONE, 1);
 }

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::time::Duration;
 
 use instar_abi::block::{UnpackRecord, codec, status};
-use instar_abi::codec_machine::CODEC_MEMORY_BYTES;
+use instar_abi::codec_machine::{CODEC_MEMORY_BYTES, SLOTS};
 use instar_abi::job::operation;
 use instar_abi::memory::HEAP_START;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::backend::Backend;
-use super::super::codec_machines::CodecMachines;
+use super::super::codec_machines::{CodecMachines, Slot};
 use super::super::executor::{Executor, Kept, Outcome};
 use super::super::pack::Clusters;
 use super::super::request::{Action, Answer, Request};
@@ -240,6 +240,62 @@ fn what_is_packed_unpacks_and_noise_is_left_alone() {
 }
 
 #[test]
+fn slots_are_lent_by_who_has_most_and_come_back() {
+    if without_kvm("slots_are_lent_by_who_has_most_and_come_back") {
+        return;
+    }
+    let platform = Platform::open(Runner::Kvm).expect("KVM");
+    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
+    let prepare = || Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
+    let machines = codec_machines(&platform, vec![prepare(), prepare()]);
+    let number = |slot: &mut Slot| slot.machine_number();
+    for _ in 0..2 {
+        // Two in a row are of different machines, and when all are lent there is none.
+        let lent = machines.lend(|one| machines.lend(|other| Ok((number(one), number(other)))));
+        assert!(matches!(lent, Ok((0, 1) | (1, 0))), "{lent:?}");
+        assert_eq!(lend_all(&machines, &mut vec![]).raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(machines.slot_count(), 2 * SLOTS as usize);
+    }
+    let failed = machines.lend(|_| Err::<(), _>(std::io::Error::from_raw_os_error(libc::EIO)));
+    assert_eq!(failed.map_err(|error| error.raw_os_error()), Err(Some(libc::EIO)));
+    let mut lent = vec![];
+    lend_all(&machines, &mut lent);
+    lent.sort_unstable();
+    assert_eq!(lent, [0, 0, 0, 1, 1, 1]);
+}
+
+/// Takes slots until there are no more, and says why.
+fn lend_all(machines: &CodecMachines, lent: &mut Vec<usize>) -> std::io::Error {
+    let more = machines.lend(|slot| {
+        lent.push(slot.machine_number());
+        Err::<(), _>(lend_all(machines, lent))
+    });
+    more.expect_err("no end of slots")
+}
+
+#[test]
+fn what_does_not_fit_into_a_slot_is_refused() {
+    if without_kvm("what_does_not_fit_into_a_slot_is_refused") {
+        return;
+    }
+    let platform = Platform::open(Runner::Kvm).expect("KVM");
+    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
+    let machine = Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
+    let machines = codec_machines(&platform, vec![machine]);
+    let errno = |offset, length| {
+        let place = machines.lend(|slot| slot.unpacked(offset, length).map(|place| place.len()));
+        place.map_err(|error| error.raw_os_error())
+    };
+    assert_eq!(errno(0, 2 << 20), Ok(2 << 20));
+    assert_eq!(errno(2 << 20, 0), Ok(0));
+    for (offset, length) in [(0, (2 << 20) + 1), (1, 2 << 20), (u64::MAX, 1), (3 << 20, 1)] {
+        assert_eq!(errno(offset, length), Err(Some(libc::EFAULT)), "{offset} {length}");
+    }
+    let table = machines.lend(|slot| slot.write_table(&[0; (16 << 10) + 1]));
+    assert_eq!(table.map_err(|error| error.raw_os_error()), Err(Some(libc::EFAULT)));
+}
+
+#[test]
 fn a_machine_that_does_something_else_is_given_up() {
     if without_kvm("a_machine_that_does_something_else_is_given_up") {
         return;
@@ -268,7 +324,7 @@ fn there_are_machines_where_there_are_processors_and_kvm() {
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let platform = Platform::open(Runner::Kvm).expect("KVM");
-    let expected = if processors < 2 { 0 } else { (processors + 1).min(4) };
+    let expected = if processors < 2 { 0 } else { processors.min(4) };
     assert_eq!(prepare_codec_machines(&platform).len(), expected);
     assert!(prepare_codec_machines(&Platform::Process).is_empty());
 }

@@ -7,18 +7,17 @@ mod cut;
 use std::io;
 
 use instar_abi::block::UnpackRecord;
-use instar_abi::codec_machine::{Batch, Entry, PACKED_START, TABLE_START, UNPACKED_START, task};
+use instar_abi::codec_machine::{Batch, Entry, task};
 use instar_abi::wire::Wire;
-use vm_memory::{Bytes, GuestAddress};
 
 use cut::is_same_cluster;
 pub(super) use cut::{Clusters, cut};
 
 use super::backend::Backend;
-use super::codec_machines::{CodecMachine, CodecMachines, fault, slice};
+use super::codec_machines::{CodecMachines, Slot};
 use super::copy::Failed;
 use super::pace::Pace;
-use crate::vm::{DmaMemory, volatile_io};
+use crate::vm::volatile_io;
 
 /// From how many bytes on they are written past the page cache, or, where that cannot be, writing them to the disk is started at once.
 const MIN_BULK_BYTES: u64 = 1 << 20;
@@ -38,7 +37,7 @@ impl Clusters<'_> {
     ) -> Result<(), Failed> {
         let mut record = self.first;
         codec_machines
-            .lend(|machine| self.through(backends, own, machine, pace, &mut record))
+            .lend(|slot| self.through(backends, own, slot, pace, &mut record))
             .map_err(|error| (record, error))
     }
 
@@ -47,28 +46,28 @@ impl Clusters<'_> {
         &self,
         backends: &[Backend<'_>],
         own: usize,
-        machine: &mut CodecMachine,
+        slot: &mut Slot,
         pace: &mut Pace<'_>,
         record: &mut usize,
     ) -> io::Result<()> {
-        let entries = self.fill(backends, machine.memory(), record)?;
-        machine.run()?;
+        let entries = self.fill(backends, slot, record)?;
+        slot.run()?;
         let mut batch = [0; Batch::SIZE_BYTES];
-        machine.memory().read_slice(&mut batch, GuestAddress(TABLE_START)).map_err(|_| fault())?;
+        slot.read_table(&mut batch)?;
         if Batch::get(&batch).done != entries {
             return Err(io::Error::from_raw_os_error(libc::EBADMSG));
         }
-        self.write(device(backends, own)?, own, machine.memory(), pace, record)
+        self.write(device(backends, own)?, own, slot, pace, record)
     }
 
-    /// Puts the table and the packed bytes into a machine's memory; returns how many entries the table has.
-    fn fill(&self, backends: &[Backend<'_>], memory: &DmaMemory, record: &mut usize) -> io::Result<u32> {
+    /// Puts the table and the packed bytes into a slot; returns how many entries the table has.
+    fn fill(&self, backends: &[Backend<'_>], slot: &Slot, record: &mut usize) -> io::Result<u32> {
         let mut table = vec![0; Batch::SIZE_BYTES];
-        let mut at = PACKED_START;
+        let mut at = 0;
         for clusters in self.records.chunk_by(is_same_cluster) {
             let [first, ..] = clusters else { continue };
             let source = device(backends, usize::try_from(first.source_device).unwrap_or(usize::MAX))?;
-            source.read(first.source_offset_bytes, &slice(memory, at, first.packed_bytes)?)?;
+            source.read(first.source_offset_bytes, &slot.packed(at, first.packed_bytes)?)?;
             at += u64::from(first.packed_bytes);
             let UnpackRecord { codec, packed_bytes, cluster_bytes, .. } = *first;
             let start = table.len();
@@ -79,7 +78,7 @@ impl Clusters<'_> {
         *record = self.first;
         let count = u32::try_from((table.len() - Batch::SIZE_BYTES) / Entry::SIZE_BYTES).unwrap_or(u32::MAX);
         Batch { count, done: 0, task: task::UNPACK, reserved: 0 }.put(&mut table);
-        memory.write_slice(&table, GuestAddress(TABLE_START)).map_err(|_| fault())?;
+        slot.write_table(&table)?;
         Ok(count)
     }
 
@@ -88,11 +87,11 @@ impl Clusters<'_> {
         &self,
         target: &Backend<'_>,
         own: usize,
-        memory: &DmaMemory,
+        slot: &Slot,
         pace: &mut Pace<'_>,
         record: &mut usize,
     ) -> io::Result<()> {
-        let mut cluster_start = UNPACKED_START;
+        let mut cluster_start = 0;
         let mut piece: Option<Piece> = None;
         for (place, part) in self.records.iter().enumerate() {
             if let Some(last) = place.checked_sub(1).map(|last| &self.records[last])
@@ -108,7 +107,7 @@ impl Clusters<'_> {
             piece = Some(match piece {
                 Some(piece) if piece.goes_on_with(&next) => Piece { length: piece.length + next.length, ..piece },
                 Some(ended) => {
-                    ended.write(target, memory, pace, None)?;
+                    ended.write(target, slot, pace, None)?;
                     *record = self.first + place;
                     next
                 }
@@ -117,11 +116,11 @@ impl Clusters<'_> {
             pace.counts = usize::try_from(part.source_device).is_ok_and(|number| number < own);
             pace.note_copied(part.length_bytes.into());
         }
-        piece.map_or(Ok(()), |piece| piece.write(target, memory, pace, Some(self.stretch_end)))
+        piece.map_or(Ok(()), |piece| piece.write(target, slot, pace, Some(self.stretch_end)))
     }
 }
 
-/// Bytes that lie together in a machine's memory and on the target.
+/// Bytes that lie together in a slot, counted from its first unpacked byte on, and on the target.
 #[derive(Clone, Copy)]
 struct Piece {
     from: u64,
@@ -140,14 +139,8 @@ impl Piece {
 
     /// Writes it: where it is long, past the page cache, or so that it is on its way to the disk at once. `stretch_end` is up to
     /// where others are going to write behind it.
-    fn write(
-        &self,
-        target: &Backend<'_>,
-        memory: &DmaMemory,
-        pace: &Pace<'_>,
-        stretch_end: Option<u64>,
-    ) -> io::Result<()> {
-        let bytes = slice(memory, self.from, self.length)?;
+    fn write(&self, target: &Backend<'_>, slot: &Slot, pace: &Pace<'_>, stretch_end: Option<u64>) -> io::Result<()> {
+        let bytes = slot.unpacked(self.from, self.length)?;
         let is_long = u64::from(self.length) >= MIN_BULK_BYTES;
         if is_long && !pace.is_limited() && target.write_bulk(self.to, &bytes, stretch_end)? {
             return Ok(());
