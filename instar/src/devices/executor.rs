@@ -15,6 +15,7 @@ use super::compare::Comparer;
 use super::copy::{Copier, Failed};
 use super::pace::Pace;
 use super::pack;
+use super::probes::{PROBE_BYTES, PROBED_TOGETHER};
 use super::request::{Action, Range, Request};
 use super::runs::{self, Run};
 use super::throttle::Throttle;
@@ -34,7 +35,7 @@ const UNPACKING_COST: u64 = 8;
 const PACKING_COST: u64 = 32;
 /// About how much of a list of copies one thread does in one go, so that several can share it.
 const CUT_BYTES: u64 = 16 << 20;
-/// How much of a comparison one thread does in one go; at least one unit.
+/// How much of a comparison one thread does in one go, at most; at least one unit.
 const COMPARED_TOGETHER_BYTES: u64 = 8 << 20;
 /// Length of a part where there is a limit, in pieces that the limit lets through: some tenths of a second.
 const PIECES_A_PART: u64 = 8;
@@ -317,7 +318,8 @@ fn cut<'r>(request: usize, action: &'r Action, cut_bytes: u64, jobs: &mut Vec<Jo
             let mut place = *verdicts;
             for (record, compare) in records.iter().enumerate() {
                 let unit_bytes = u64::from(compare.unit_bytes).max(1);
-                let step = (COMPARED_TOGETHER_BYTES / unit_bytes).max(1) * unit_bytes;
+                let units = if unit_bytes > PROBE_BYTES { PROBED_TOGETHER } else { u64::MAX };
+                let step = (COMPARED_TOGETHER_BYTES / unit_bytes).clamp(1, units) * unit_bytes;
                 let mut offset = 0;
                 while offset < compare.length_bytes {
                     let length = step.min(compare.length_bytes - offset);

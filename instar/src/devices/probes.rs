@@ -10,6 +10,8 @@ use super::ring::{BLOCK_BYTES, BLOCKS, Lent, Rings};
 
 /// What is looked at of a unit.
 pub(super) const PROBE_BYTES: u64 = BLOCK_BYTES as u64;
+/// How many units can be looked at together.
+pub(super) const PROBED_TOGETHER: u64 = BLOCKS as u64;
 /// Within so many bytes of a file the page cache is taken to have all or nothing.
 const REGION_BYTES: u64 = 64 << 20;
 

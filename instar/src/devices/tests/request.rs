@@ -141,15 +141,17 @@ fn packed_clusters_must_be_of_a_size_that_machines_hold() {
     let parse = |count: u32, record: &UnpackRecord| {
         let ram = ram();
         write_wire(ram.dma(), HEADER, &vendor(kind::UNPACK, 0, 0, count));
+        // Behind all that the others use.
+        let start = ANSWER + 0x1000;
         for place in 0..u64::from(count) {
-            write_wire(ram.dma(), DATA + place * UnpackRecord::SIZE_BYTES as u64, record);
+            write_wire(ram.dma(), start + place * UnpackRecord::SIZE_BYTES as u64, record);
         }
-        let list = piece(DATA, UnpackRecord::SIZE_BYTES * count as usize, false);
+        let list = piece(start, UnpackRecord::SIZE_BYTES * count as usize, false);
         parse_chain(ram.dma(), &[piece(HEADER, 32, false), list, piece(ANSWER, 16, true)])
     };
-    let action = parse(1024, &good).expect("good form").action;
-    assert!(matches!(action, Action::Unpack(records) if records.len() == 1024 && records[1023] == good));
-    assert!(parse(1025, &good).is_err());
+    let action = parse(4096, &good).expect("good form").action;
+    assert!(matches!(action, Action::Unpack(records) if records.len() == 4096 && records[4095] == good));
+    assert!(parse(4097, &good).is_err());
     for bad in [
         UnpackRecord { packed_bytes: (2 << 20) + 1, ..good.clone() },
         UnpackRecord { cluster_bytes: (2 << 20) + 1, ..good.clone() },
