@@ -167,18 +167,17 @@ impl<'a> Session<'a> {
     /// The files as devices.
     pub(crate) fn backends(&self) -> Result<Vec<Backend<'a>>, VmError> {
         let files: Arc<[&File]> = self.devices.iter().map(|device| device.file).collect();
-        let probed: Vec<&File> = self.devices.iter().filter_map(|device| device.probed).collect();
-        let rings = (!probed.is_empty()).then(|| Arc::new(Rings::new(&probed)));
-        let mut numbers = 0..;
         let backend = |device: &DeviceFile<'a>| {
-            let number = device.probed.and_then(|_| numbers.next());
             let backend = Backend::new(device.file, device.writable)?;
             let backend = backend.past_the_cache(device.direct).bulk(device.bulk).flushing(device.flushing);
-            let backend = backend.probed_through(rings.clone().zip(number));
             Ok(backend.rehearsed_on(device.scratch, &files))
         };
         let backends = self.devices.iter().map(backend).collect::<std::io::Result<Vec<_>>>();
-        backends.map_err(|error| VmError::setup("looking at a file", error))
+        let backends = backends.map_err(|error| VmError::setup("looking at a file", error))?;
+        let probed = |(backend, device): (&Backend<'a>, &DeviceFile<'a>)| device.probed.filter(|_| backend.has_disk());
+        let probed: Vec<_> = backends.iter().zip(self.devices).map(probed).collect();
+        let rings = Arc::new(Rings::new(probed.iter().flatten().count()));
+        Ok(backends.into_iter().zip(probed).map(|(backend, probed)| backend.probed_through(probed, &rings)).collect())
     }
 
     /// The machine, with its job; where there is a jail, one that is held as that demands. `warnings` gets a sentence for each

@@ -45,7 +45,7 @@ pub struct Backend<'a> {
     file: &'a File,
     direct: Option<DirectFile<'a>>,
     bulk: Option<Bulk<'a>>,
-    probed: Option<Probed>,
+    probed: Option<Probed<'a>>,
     flushing: Flushing,
     rehearsal: Option<Rehearsal<'a>>,
     writable: bool,
@@ -115,10 +115,10 @@ impl<'a> Backend<'a> {
         self
     }
 
-    /// Lets single blocks be read past the page cache through rings, which know the file by a number.
+    /// Lets single blocks be read past the page cache through rings: of `probed`, the same file, opened with `O_DIRECT`.
     #[must_use]
-    pub(crate) fn probed_through(mut self, rings: Option<(Arc<Rings>, u32)>) -> Self {
-        self.probed = rings.map(|(rings, number)| Probed::new(rings, number));
+    pub(crate) fn probed_through(mut self, probed: Option<&'a File>, rings: &Arc<Rings>) -> Self {
+        self.probed = probed.map(|probed| Probed::new(probed, Arc::clone(rings)));
         self
     }
 
@@ -187,6 +187,11 @@ impl<'a> Backend<'a> {
         self.file
     }
 
+    /// Whether the file is anywhere but in the page cache.
+    pub(crate) fn has_disk(&self) -> bool {
+        !self.in_memory
+    }
+
     /// Whether writing should begin before it is asked for.
     pub(super) fn writes_back_early(&self) -> bool {
         self.direct.is_none() && self.flushing != Flushing::Never
@@ -230,8 +235,8 @@ impl<'a> Backend<'a> {
     }
 
     /// The file as rings read it, where that goes past the page cache.
-    pub(super) fn probed(&self) -> Option<&Probed> {
-        self.probed.as_ref().filter(|_| self.lends_pages() && !self.in_memory)
+    pub(super) fn probed(&self) -> Option<&Probed<'a>> {
+        self.probed.as_ref().filter(|_| self.lends_pages())
     }
 
     /// Whether the page cache has a byte.

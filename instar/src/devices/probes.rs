@@ -1,6 +1,7 @@
 //! Looks ahead at the first bytes of units that are going to be compared, all at once: past the page cache where the cache has nothing
 //! of them, or else by telling the system of them.
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,18 +18,18 @@ const REGION_BYTES: u64 = 64 << 20;
 
 /// A file that rings can read.
 #[derive(Debug)]
-pub(super) struct Probed {
+pub(super) struct Probed<'a> {
+    /// Opened with `O_DIRECT`.
+    file: &'a File,
     rings: Arc<Rings>,
-    /// Its number there.
-    number: u32,
     /// The region that was asked about last, doubled; one more if the page cache has it.
     cached: AtomicU64,
 }
 
-impl Probed {
-    /// The file with this number.
-    pub(super) fn new(rings: Arc<Rings>, number: u32) -> Self {
-        Self { rings, number, cached: AtomicU64::new(u64::MAX) }
+impl<'a> Probed<'a> {
+    /// A file that was opened with `O_DIRECT`.
+    pub(super) fn new(file: &'a File, rings: Arc<Rings>) -> Self {
+        Self { file, rings, cached: AtomicU64::new(u64::MAX) }
     }
 
     /// Whether the page cache has what lies around a place, as `ask` says of the place itself.
@@ -77,7 +78,7 @@ impl Probes {
     }
 
     /// Reads the first of the blocks, where that is worth while; says how many.
-    fn read(&mut self, backend: &Backend<'_>, probed: &Probed, starts: &[u64]) -> Option<usize> {
+    fn read(&mut self, backend: &Backend<'_>, probed: &Probed<'_>, starts: &[u64]) -> Option<usize> {
         let last = *starts.last()?;
         let is_aligned = starts.iter().all(|start| start.is_multiple_of(PROBE_BYTES));
         // What was compared before has had the system read ahead, but not as far as the last one.
@@ -87,7 +88,7 @@ impl Probes {
         if self.ring.is_none() {
             self.ring = probed.rings.lend();
         }
-        self.ring.as_mut()?.read(probed.number, starts);
+        self.ring.as_mut()?.read(probed.file, starts);
         Some(starts.len().min(BLOCKS))
     }
 

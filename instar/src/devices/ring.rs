@@ -1,5 +1,6 @@
-//! Reads many blocks of files at once and past the page cache, through a ring of requests to the system (io_uring) that can do
-//! nothing but read the files that it was made for to its own memory.
+//! Reads many blocks of a file at once and past the page cache, through a ring of requests to the system (io_uring) that can do
+//! nothing but read open files to its own memory. It knows no file beforehand: what a ring knows stays open for a while after the
+//! process has ended, and so does the file system that it lies on.
 #![expect(unsafe_code, reason = "the system writes to memory while a request is on its way")]
 
 use std::fmt::{self, Debug, Formatter};
@@ -10,7 +11,6 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use io_uring::register::Restriction;
-use io_uring::squeue::Flags;
 use io_uring::{IoUring, opcode, types};
 
 use super::direct::{ALIGN_BYTES, Bounce};
@@ -29,11 +29,11 @@ const SIDES: usize = 2;
 pub(crate) struct Rings(Mutex<Vec<Ring>>);
 
 impl Rings {
-    /// Makes what is needed for reading `files`, opened with `O_DIRECT`; later, in a jail, nothing can be made any more. Where the
-    /// system has no rings to give there are none.
-    pub(crate) fn new(files: &[&File]) -> Self {
-        let count = WORKERS * files.len().min(SIDES);
-        Self(Mutex::new((0..count).map_while(|_| Ring::new(files).ok()).collect()))
+    /// Makes what is needed for reading so many files; later, in a jail, nothing can be made any more. Where the system has no rings to
+    /// give there are none.
+    pub(crate) fn new(files: usize) -> Self {
+        let count = WORKERS * files.min(SIDES);
+        Self(Mutex::new((0..count).map_while(|_| Ring::new().ok()).collect()))
     }
 
     /// Lends a ring, if there is one left.
@@ -56,9 +56,8 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    /// Reads the blocks at the first [`BLOCKS`] of `offsets` of the file with a number, counted from 0 in the list that the rings were
-    /// made for.
-    pub(super) fn read(&mut self, file: u32, offsets: &[u64]) {
+    /// Reads the blocks at the first [`BLOCKS`] of `offsets` of a file that was opened with `O_DIRECT`.
+    pub(super) fn read(&mut self, file: &File, offsets: &[u64]) {
         if let Some(Err(_)) = self.ring.as_mut().map(|ring| ring.read(file, offsets)) {
             // Requests may still be on their way, so that their memory must stay.
             self.ring.take().into_iter().for_each(Ring::abandon);
@@ -107,33 +106,27 @@ impl Debug for Ring {
 }
 
 impl Ring {
-    fn new(files: &[&File]) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let requests = IoUring::builder().setup_r_disabled().build(u32::try_from(BLOCKS).unwrap_or(u32::MAX))?;
         let mut memory = Bounce::new(BLOCKS * BLOCK_BYTES);
         let part = libc::iovec { iov_base: memory.get().as_mut_ptr().cast(), iov_len: memory.len() };
-        let files: Vec<_> = files.iter().map(|file| file.as_raw_fd()).collect();
-        let (allowed, required) = (Flags::FIXED_FILE.bits(), Flags::FIXED_FILE.bits());
         let submitter = requests.submitter();
         // SAFETY: the memory stays where it is as long as the ring may write to it, see `read` and `abandon`.
         unsafe { submitter.register_buffers(&[part])? };
-        submitter.register_files(&files)?;
-        submitter.register_restrictions(&mut [
-            Restriction::sqe_op(opcode::ReadFixed::CODE),
-            Restriction::sqe_flags_allowed(allowed),
-            Restriction::sqe_flags_required(required),
-        ])?;
+        submitter.register_restrictions(&mut [Restriction::sqe_op(opcode::ReadFixed::CODE)])?;
         submitter.register_enable_rings()?;
         Ok(Self { requests, memory, is_whole: Vec::new() })
     }
 
     /// Reads blocks and waits until all are there. After an error some may be on their way for ever.
-    fn read(&mut self, file: u32, offsets: &[u64]) -> io::Result<()> {
+    fn read(&mut self, file: &File, offsets: &[u64]) -> io::Result<()> {
         let offsets = &offsets[..offsets.len().min(BLOCKS)];
         self.is_whole.clear();
         self.is_whole.resize(offsets.len(), false);
         for ((block, offset), index) in self.memory.get().chunks_exact_mut(BLOCK_BYTES).zip(offsets).zip(0..) {
             let length = u32::try_from(block.len()).unwrap_or(0);
-            let request = opcode::ReadFixed::new(types::Fixed(file), block.as_mut_ptr(), length, 0).offset(*offset);
+            let file = types::Fd(file.as_raw_fd());
+            let request = opcode::ReadFixed::new(file, block.as_mut_ptr(), length, 0).offset(*offset);
             // SAFETY: nobody else looks at the memory before all requests are done, and after an error it is never freed.
             let pushed = unsafe { self.requests.submission().push(&request.build().user_data(index)) };
             pushed.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use instar_abi::block::verdict;
+use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 use proptest::prelude::*;
 use rustix::fs::Advice;
@@ -24,8 +25,8 @@ fn numbered(start: u8, length: usize) -> File {
     file(&blocks.take(length).collect::<Vec<u8>>())
 }
 
-/// Rings for files, unless there are none here: then the test says so and has nothing to look at.
-fn rings(files: &[&File]) -> Option<Arc<Rings>> {
+/// Rings for some files, unless there are none here: then the test says so and has nothing to look at.
+fn rings(files: usize) -> Option<Arc<Rings>> {
     let rings = Arc::new(Rings::new(files));
     let has_some = rings.lend().is_some();
     if !has_some {
@@ -42,37 +43,35 @@ fn first_bytes(ring: &mut Lent, count: usize) -> Vec<Option<u8>> {
 fn blocks_come_from_where_they_were_asked_for() {
     let (one, other) = (numbered(1, 200 * BLOCK_BYTES), numbered(100, 3 * BLOCK_BYTES + 100));
     let Some((one, other)) = direct(&one).zip(direct(&other)) else { return };
-    let Some(mut ring) = rings(&[&one, &other]).and_then(|rings| rings.lend()) else { return };
+    let Some(mut ring) = rings(2).and_then(|rings| rings.lend()) else { return };
     let offsets: Vec<u64> = (0..150).map(|block| (block * 7 % 200) * BLOCK).collect();
-    ring.read(0, &offsets);
+    ring.read(&one, &offsets);
     for (index, offset) in offsets.iter().enumerate().take(BLOCKS) {
         let byte = u8::try_from(offset / BLOCK + 1).expect("a byte");
         assert_eq!(ring.block(index), Some([byte; BLOCK_BYTES].as_slice()), "{index}");
     }
     assert!(!ring.has(BLOCKS) && ring.block(BLOCKS).is_none());
     // The last block is not whole, and behind it there is none.
-    ring.read(1, &[2 * BLOCK, 3 * BLOCK, 4 * BLOCK, 0]);
+    ring.read(&other, &[2 * BLOCK, 3 * BLOCK, 4 * BLOCK, 0]);
     assert_eq!(first_bytes(&mut ring, 5), [Some(102), None, None, Some(100), None]);
-    // There is no third file.
-    ring.read(2, &[0]);
-    assert_eq!(first_bytes(&mut ring, 1), [None]);
-    ring.read(0, &[BLOCK]);
+    ring.read(&one, &[BLOCK]);
     assert_eq!(first_bytes(&mut ring, 2), [Some(2), None]);
 }
 
 #[test]
 fn a_ring_can_do_nothing_else() {
     let Some(one) = direct(&numbered(1, BLOCK_BYTES)) else { return };
-    let Some(mut ring) = rings(&[&one]).and_then(|rings| rings.lend()) else { return };
+    let Some(mut ring) = rings(1).and_then(|rings| rings.lend()) else { return };
     let requests = ring.requests().expect("a ring");
     let (fixed, number) = (types::Fixed(0), types::Fd(one.as_raw_fd()));
     let mut byte = [0];
     let forbidden = [
-        opcode::Read::new(fixed, byte.as_mut_ptr(), 1).build(),
-        opcode::ReadFixed::new(number, byte.as_mut_ptr(), 1, 0).build(),
-        opcode::Write::new(fixed, byte.as_ptr(), 1).build(),
-        opcode::WriteFixed::new(fixed, byte.as_ptr(), 1, 0).build(),
-        opcode::Fsync::new(fixed).build(),
+        opcode::Read::new(number, byte.as_mut_ptr(), 1).build(),
+        opcode::ReadFixed::new(fixed, byte.as_mut_ptr(), 1, 0).build(),
+        opcode::ReadFixed::new(number, byte.as_mut_ptr(), 1, 0).build().flags(Flags::ASYNC),
+        opcode::Write::new(number, byte.as_ptr(), 1).build(),
+        opcode::WriteFixed::new(number, byte.as_ptr(), 1, 0).build(),
+        opcode::Fsync::new(number).build(),
         opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), c"/".as_ptr()).build(),
         opcode::Nop::new().build(),
     ];
@@ -84,7 +83,7 @@ fn a_ring_can_do_nothing_else() {
         assert_eq!(answers, [-libc::EACCES], "{request:?}");
     }
     // To memory that is not its own it reads nothing.
-    let elsewhere = opcode::ReadFixed::new(fixed, byte.as_mut_ptr(), 1, 0).build();
+    let elsewhere = opcode::ReadFixed::new(number, byte.as_mut_ptr(), 1, 0).build();
     // SAFETY: as above.
     unsafe { requests.submission().push(&elsewhere) }.expect("room");
     requests.submit_and_wait(1).expect("an answer");
@@ -96,7 +95,7 @@ fn a_ring_can_do_nothing_else() {
 #[test]
 fn rings_come_back_unless_they_have_failed() {
     let Some(one) = direct(&numbered(1, BLOCK_BYTES)) else { return };
-    let Some(rings) = rings(&[&one]) else { return };
+    let Some(rings) = rings(1) else { return };
     let lend_all = || std::iter::from_fn(|| rings.lend()).take(9).collect::<Vec<_>>();
     let count = lend_all().len();
     let mut all = lend_all();
@@ -104,9 +103,9 @@ fn rings_come_back_unless_they_have_failed() {
     let broken = all[0].requests().expect("a ring").as_raw_fd();
     // SAFETY: the number stays a descriptor of this process, which closes it with the ring.
     assert_eq!(unsafe { libc::dup2(one.as_raw_fd(), broken) }, broken);
-    all[0].read(0, &[0]);
+    all[0].read(&one, &[0]);
     assert!(!all[0].has(0) && all[0].block(0).is_none());
-    all[0].read(0, &[0]);
+    all[0].read(&one, &[0]);
     drop(all);
     assert_eq!(lend_all().len(), count - 1);
 }
@@ -120,8 +119,8 @@ fn what_the_cache_has_nothing_of_does_not_get_there() {
     data.sync_all().expect("durable");
     rustix::fs::fadvise(&data, 0, None, Advice::DontNeed).expect("advised");
     let Some(direct) = direct(&data) else { return };
-    let Some(rings) = rings(&[&direct]) else { return };
-    let backend = super::backend(&data, false).probed_through(Some((rings, 0)));
+    let Some(rings) = rings(1) else { return };
+    let backend = super::backend(&data, false).probed_through(Some(&direct), &rings);
     let places = [UNITS / 2, UNITS - 1].map(|unit| (unit * UNIT) as u64);
     if places.iter().any(|place| backend.is_cached(*place)) {
         eprintln!("not run, the file system keeps everything in the page cache");
@@ -206,10 +205,10 @@ proptest! {
             rustix::fs::fadvise(file, 0, None, Advice::DontNeed).expect("advised");
         }
         let direct: Vec<File> = files.iter().filter_map(direct).collect();
-        let rings = (direct.len() == files.len()).then(|| Arc::new(Rings::new(&direct.iter().collect::<Vec<_>>())));
-        let backends: Vec<Backend<'_>> = (0..).zip(&files)
-            .map(|(number, file)| super::backend(file, false).probed_through(rings.clone().map(|rings| (rings, number))))
-            .collect();
+        let rings = Arc::new(Rings::new(direct.len()));
+        let direct = direct.iter().map(Some).chain([None, None]);
+        let backends: Vec<Backend<'_>> =
+            files.iter().zip(direct).map(|(file, direct)| super::backend(file, false).probed_through(direct, &rings)).collect();
         let differed = AtomicBool::new(differed);
         let mut comparer = Comparer::new(&differed);
         let places: Vec<_> = backends.iter().zip([skips.0 as u64, skips.1 as u64]).collect();
