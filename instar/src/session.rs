@@ -30,8 +30,8 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 /// The most machines that pack and unpack for one job: more of them than disks can follow only take memory.
 const CODEC_MACHINES_MAX: usize = 4;
 
-/// Makes machines that pack and unpack for [`Session::codec_machines`]: as many as there are processors; none where there is one processor alone, or where guests run in processes, which only the thread that made them can run.
-/// What cannot be made is done without.
+/// Makes machines that pack and unpack for [`Session::codec_machines`]: as many as there are processors; none where there is one
+/// processor alone, or where guests run in processes, which only the thread that made them can run. What cannot be made is done without.
 #[must_use]
 pub fn prepare_codec_machines(platform: &Platform) -> Vec<Prepared> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
