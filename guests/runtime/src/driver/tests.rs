@@ -287,17 +287,17 @@ fn the_host_unpacks_where_it_says_that_it_can() {
             offset_in_cluster: 7,
         },
     };
-    let segments: Vec<UnpackSegment> = (0..1500).map(segment).collect();
-    let mut storage = storage(Vec::new(), pattern(1500, 3), false);
+    let segments: Vec<UnpackSegment> = (0..5000).map(segment).collect();
+    let mut storage = storage(Vec::new(), pattern(5000, 3), false);
     assert_eq!(storage.unpack(BASE, &segments), Ok(false));
     assert_eq!(storage.length_bytes(BASE), 0);
     storage.transport_mut().disks[0].codes = true;
-    storage.write(BASE, 0, &[1; 150_100]).expect("queued");
+    storage.write(BASE, 0, &[1; 500_100]).expect("queued");
     assert_eq!(storage.unpack(BASE, &segments), Ok(true));
-    assert_eq!(storage.length_bytes(BASE), 150_100);
+    assert_eq!(storage.length_bytes(BASE), 500_100);
     let disk = &storage.transport().disks[0];
     assert_eq!(disk.served, [kind::WRITE_BYTES, kind::UNPACK, kind::UNPACK]);
-    let expected: Vec<u8> = pattern(1500, 3).into_iter().flat_map(|byte| [byte; 100]).chain([1; 100]).collect();
+    let expected: Vec<u8> = pattern(5000, 3).into_iter().flat_map(|byte| [byte; 100]).chain([1; 100]).collect();
     assert!(disk.bytes == expected);
     // What the host cannot do, and what it cannot take, is left to the caller.
     storage.transport_mut().disks[0].full_at = Some(200);
