@@ -50,6 +50,14 @@ fn codec_machines(platform: &Platform, prepared: Vec<Prepared>) -> CodecMachines
     CodecMachines::new(machines.collect(), Duration::from_secs(60))
 }
 
+/// Machines with the program that packs and unpacks.
+fn some_machines(count: usize) -> CodecMachines {
+    let platform = Platform::open(Runner::Kvm).expect("KVM");
+    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
+    let prepare = |_| Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
+    codec_machines(&platform, (0..count).map(prepare).collect())
+}
+
 fn execute(
     backends: &[Backend<'_>],
     own: usize,
@@ -78,11 +86,8 @@ fn clusters_and_parts_of_them_come_out_and_failures_leave_the_machine_whole() {
     if without_kvm("clusters_and_parts_of_them_come_out_and_failures_leave_the_machine_whole") {
         return;
     }
-    let platform = Platform::open(Runner::Kvm).expect("KVM");
     // One machine is enough, and the one that is left must still work after each failure.
-    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
-    let machine = Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
-    let codec_machines = codec_machines(&platform, vec![machine]);
+    let codec_machines = some_machines(1);
     let disk = pattern(40 * CLUSTER_BYTES as usize, 3);
     let (source, target) = (file(&packed(&disk, CLUSTER_BYTES)), file(&[9; 100]));
     let backends = [backend(&source, false), backend(&target, true)];
@@ -119,10 +124,7 @@ fn long_stretches_of_new_bytes_go_past_the_page_cache() {
     }
     const SIZE: u32 = 32 << 10;
     const MIB: u64 = 1 << 20;
-    let platform = Platform::open(Runner::Kvm).expect("KVM");
-    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
-    let prepare = || Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
-    let codec_machines = codec_machines(&platform, vec![prepare(), prepare()]);
+    let codec_machines = some_machines(2);
     let disk = pattern(3 * SIZE as usize, 3);
     let source = file(&packed(&disk, SIZE));
     // Where a stretch begins, how long it is, and whether it is such as goes past the page cache.
@@ -200,10 +202,7 @@ fn what_is_packed_unpacks_and_noise_is_left_alone() {
     }
     const SIZE: u32 = 4096;
     const COUNT: usize = 20;
-    let platform = Platform::open(Runner::Kvm).expect("KVM");
-    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
-    let prepare = || Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
-    let codec_machines = codec_machines(&platform, vec![prepare(), prepare()]);
+    let codec_machines = some_machines(2);
     let mut noise = 1u64;
     let mut bytes: Vec<u8> = pattern(7, 3).into_iter().cycle().take(SIZE as usize * COUNT).collect();
     for byte in &mut bytes[3 * SIZE as usize..4 * SIZE as usize] {
@@ -244,10 +243,7 @@ fn slots_are_lent_by_who_has_most_and_come_back() {
     if without_kvm("slots_are_lent_by_who_has_most_and_come_back") {
         return;
     }
-    let platform = Platform::open(Runner::Kvm).expect("KVM");
-    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
-    let prepare = || Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
-    let machines = codec_machines(&platform, vec![prepare(), prepare()]);
+    let machines = some_machines(2);
     let number = |slot: &mut Slot| slot.machine_number();
     for _ in 0..2 {
         // Two in a row are of different machines, and when all are lent there is none.
@@ -278,10 +274,7 @@ fn what_does_not_fit_into_a_slot_is_refused() {
     if without_kvm("what_does_not_fit_into_a_slot_is_refused") {
         return;
     }
-    let platform = Platform::open(Runner::Kvm).expect("KVM");
-    let program = include_bytes!(concat!(env!("OUT_DIR"), "/codec.bin"));
-    let machine = Prepared::new(&platform, program, CODEC_MEMORY_BYTES).expect("a machine");
-    let machines = codec_machines(&platform, vec![machine]);
+    let machines = some_machines(1);
     let errno = |offset, length| {
         let place = machines.lend(|slot| slot.unpacked(offset, length).map(|place| place.len()));
         place.map_err(|error| error.raw_os_error())
